@@ -1,0 +1,11 @@
+//! `weir status`.
+
+use super::Exit;
+
+#[derive(Debug, clap::Args)]
+pub struct Args {}
+
+pub fn run(args: Args) -> Exit {
+    let _ = args;
+    todo!()
+}

@@ -1,0 +1,1 @@
+//! The sources: file, environment, program, systemd credential.

@@ -1,0 +1,143 @@
+//! What is written: one record an event. Free text is `Masked`; raw bytes cannot be given to the journal.
+//!
+//! ```compile_fail
+//! let event = weir::journal::Event::Statement { number: 1, text: b"select 1".to_vec().into(), effects: Default::default(), objects: vec![] };
+//! ```
+
+use std::{sync::Arc, time::SystemTime};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    flow::{Effects, Login, Object, OrigDst, PeerAddr, Protocol, Reason, SessionId, Workload},
+    mask::Masked,
+};
+
+/// One event with its time and its session (`None`: the agent itself).
+#[derive(Clone, Debug)]
+pub struct Record {
+    pub time: SystemTime,
+    pub session: Option<SessionId>,
+    pub event: Event,
+}
+
+/// A verdict as it is journaled.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct VerdictEntry {
+    pub allowed: bool,
+    /// `policy/rule` that decided, if one did.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub rule: Option<Arc<str>>,
+    /// What the client was told, for a denial.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub message: Option<Arc<str>>,
+    /// Observe mode: the rule that would have denied.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub would_deny: Option<Arc<str>>,
+}
+
+/// Everything that can happen.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Event {
+    AgentStarted {
+        version: Arc<str>,
+        pid: u32,
+        ebpf_sha256: Arc<str>,
+    },
+    AgentStopped {},
+    /// A connection without a record of its origin was refused.
+    ConnectionRefused {
+        peer: PeerAddr,
+        reason: Reason,
+    },
+    CredentialInjected {
+        credential: Arc<str>,
+        version: Arc<str>,
+        method: Arc<str>,
+    },
+    /// A prepared statement ran again.
+    Executed {
+        number: u64,
+        statement: u64,
+    },
+    Finished {
+        /// The number of the `Statement`, `Request` or `Executed` event that ended.
+        number: u64,
+        status: Arc<str>,
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        rows: Option<u64>,
+        bytes: u64,
+        duration_us: u64,
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        error: Option<Masked>,
+    },
+    Login {
+        number: u64,
+        login: LoginEntry,
+        verdict: VerdictEntry,
+    },
+    Masks {
+        mask: Arc<str>,
+        what: Arc<str>,
+        count: u64,
+    },
+    PolicyApplied {
+        generation: u64,
+        digest: Arc<str>,
+    },
+    PolicyRejected {
+        errors: Vec<Masked>,
+    },
+    Request {
+        number: u64,
+        method: Masked,
+        host: Masked,
+        target: Masked,
+        verdict: VerdictEntry,
+    },
+    SessionClosed {
+        reason: Reason,
+        detail: Masked,
+        bytes_up: u64,
+        bytes_down: u64,
+        duration_us: u64,
+    },
+    SessionOpened {
+        peer: PeerAddr,
+        orig_dst: OrigDst,
+        protocol: Protocol,
+        upstream: Option<Arc<str>>,
+        workload: Arc<Workload>,
+        verdict: VerdictEntry,
+    },
+    Statement {
+        number: u64,
+        text: Masked,
+        effects: Effects,
+        objects: Vec<Object>,
+        verdict: VerdictEntry,
+    },
+}
+
+/// The client's login as it is journaled.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct LoginEntry {
+    pub user: Masked,
+    pub database: Option<Masked>,
+    pub application: Option<Masked>,
+}
+
+impl LoginEntry {
+    /// Scrubs what the client said about itself.
+    #[must_use]
+    pub fn new(login: &Login, scrubber: &crate::mask::Scrubber) -> Self {
+        let text = |value: &String| scrubber.text(value.as_bytes());
+        Self {
+            user: text(&login.user),
+            database: login.database.as_ref().map(text),
+            application: login.application.as_ref().map(text),
+        }
+    }
+}

@@ -1,0 +1,18 @@
+//! Weir: the kernel brings a connection; six questions are answered about it in order; every answer is journaled.
+//!
+//! ```text
+//!   accept      who?      what?        may it?        as whom?      reach it     carry it
+//!  listener ─▶ origins ─▶ detect ─▶ judge(policy) ─▶ credential ─▶ connect ─▶ carry
+//!     └───────────┴──────────┴───────────┴──── journal ─────┴────────────┴───────────┘
+//! ```
+//!
+//! Start reading at `proxy::session::serve`.
+
+pub mod cli;
+pub mod credential;
+pub mod flow;
+pub mod intercept;
+pub mod journal;
+pub mod mask;
+pub mod policy;
+pub mod protocol;

@@ -1,0 +1,1 @@
+//! PostgreSQL protocol 3.x.
