@@ -13,6 +13,7 @@ pub mod credential;
 pub mod flow;
 pub mod intercept;
 pub mod journal;
+pub mod judge;
 pub mod mask;
 pub mod policy;
 pub mod protocol;

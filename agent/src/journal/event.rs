@@ -112,6 +112,11 @@ pub enum Event {
         workload: Arc<Workload>,
         verdict: VerdictEntry,
     },
+    /// The whole of a connection without requests was judged.
+    Stream {
+        number: u64,
+        verdict: VerdictEntry,
+    },
     Statement {
         number: u64,
         text: Masked,

@@ -29,6 +29,9 @@ pub enum Step {
     Decide(Request),
     /// Everything the client must say first is known: fetch the credential and dial upstream; ends in `dialled`.
     Dial,
+    /// Names for table OIDs are needed from weir's own connection to this database; ends in `catalog`. Nothing more is taken
+    /// from upstream before that.
+    Fetch(postgres::CatalogQuery),
     /// Something to journal.
     Note(Observation),
     /// Start TLS on this side once everything sent to it is flushed; ends in `secured`. Plaintext that was received
@@ -94,6 +97,12 @@ pub trait Conversation: Send {
 
     /// TLS is up on `side`.
     fn secured(&mut self, side: Side, facts: TlsFacts) -> Option<Step>;
+
+    /// Answers the last `Fetch`. Only PostgreSQL asks.
+    fn catalog(&mut self, answer: Result<Arc<postgres::Catalog>, Failure>) -> Option<Step> {
+        let _ = answer;
+        None
+    }
 
     /// The last words to the client, in the protocol's own form, when the session must end for `failure`. Empty when the
     /// protocol's state allows none.
