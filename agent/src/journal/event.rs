@@ -1,7 +1,21 @@
 //! What is written: one record an event. Free text is `Masked`; raw bytes cannot be given to the journal.
 //!
-//! ```compile_fail
-//! let event = weir::journal::Event::Statement { number: 1, text: b"select 1".to_vec().into(), effects: Default::default(), objects: vec![] };
+//! ```no_run
+//! use weir::{journal::Event, mask::KnownSecrets};
+//! let text = KnownSecrets::default().scrubber().text(b"select 1");
+//! let event = Event::PolicyRejected { errors: vec![text] };
+//! ```
+//!
+//! The same without the scrubber does not compile, as text or as bytes:
+//! ```compile_fail,E0308
+//! use weir::{journal::Event, mask::KnownSecrets};
+//! let text = String::from("select 1");
+//! let event = Event::PolicyRejected { errors: vec![text] };
+//! ```
+//! ```compile_fail,E0277
+//! use weir::{journal::Event, mask::KnownSecrets};
+//! let text = b"select 1".to_vec().into();
+//! let event = Event::PolicyRejected { errors: vec![text] };
 //! ```
 
 use std::{sync::Arc, time::SystemTime};
@@ -13,12 +27,38 @@ use crate::{
     mask::Masked,
 };
 
+use super::time::Stamp;
+
 /// One event with its time and its session (`None`: the agent itself).
 #[derive(Clone, Debug)]
 pub struct Record {
     pub time: SystemTime,
     pub session: Option<SessionId>,
     pub event: Event,
+}
+
+impl Record {
+    /// One line of JSON without the line feed: time, session, then the event's own fields. Its number is its place in the log.
+    pub(super) fn encode(&self) -> Result<Vec<u8>, serde_json::Error> {
+        let mut line = Vec::with_capacity(RECORD_BYTES_TYPICAL);
+        let head = Head { time: Stamp(self.time), session: self.session };
+        serde_json::to_writer(&mut line, &head)?;
+        // Two objects become one: `{"time":..}` and `{"event":..}`.
+        line.pop();
+        let joint = line.len();
+        serde_json::to_writer(&mut line, &self.event)?;
+        if let Some(brace) = line.get_mut(joint) {
+            *brace = b',';
+        }
+        Ok(line)
+    }
+}
+
+#[derive(Serialize)]
+struct Head {
+    time: Stamp,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    session: Option<SessionId>,
 }
 
 /// A verdict as it is journaled.
@@ -73,6 +113,24 @@ pub enum Event {
         #[serde(skip_serializing_if = "Option::is_none", default)]
         error: Option<Masked>,
     },
+    /// Records were refused because the journal could not be written: nothing that they spoke of took effect.
+    Gap {
+        records: u64,
+        since: Stamp,
+    },
+    /// The first record of every segment.
+    JournalOpened {
+        cause: OpenCause,
+        /// Bytes of earlier segments that do not count.
+        #[serde(skip_serializing_if = "Vec::is_empty", default)]
+        abandoned: Vec<Abandoned>,
+    },
+    /// The last record of a log that was closed: whatever is cut off later is missed.
+    JournalSealed {
+        /// Counted from the beginning of the log, this one included.
+        records: u64,
+        frames: u64,
+    },
     Login {
         number: u64,
         login: LoginEntry,
@@ -126,6 +184,44 @@ pub enum Event {
     },
 }
 
+/// Why a segment was begun.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OpenCause {
+    /// The segment before it was full.
+    Rotation,
+    Start,
+    /// The agent before this one did not close the journal.
+    UncleanStop,
+    /// The segment before it could not be written or synced.
+    WriteFailure,
+}
+
+/// The part of a segment that does not count: what a crash or a failed write left behind its last good frame.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct Abandoned {
+    pub segment: u64,
+    /// The segment counts up to here; 0: not at all.
+    pub valid_bytes: u64,
+    /// What lay behind, as it was found. Absent: the disk had refused it, nobody knows what it kept.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub tail: Option<AbandonedTail>,
+}
+
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct AbandonedTail {
+    pub bytes: u64,
+    pub sha256: String,
+    /// No crash leaves such bytes behind: somebody changed them, or the disk did.
+    pub damaged: bool,
+}
+
+impl Abandoned {
+    pub(super) fn unread(segment: u64, valid_bytes: u64) -> Self {
+        Self { segment, valid_bytes, tail: None }
+    }
+}
+
 /// The client's login as it is journaled.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct LoginEntry {
@@ -146,3 +242,5 @@ impl LoginEntry {
         }
     }
 }
+
+const RECORD_BYTES_TYPICAL: usize = 512;
