@@ -327,7 +327,7 @@ impl Commit {
 
 impl Entry {
     /// A line that is not understood is still shown: with the time of its frame, without an event.
-    fn parse(seq: u64, line: &[u8], committed: Stamp) -> Self {
+    pub(super) fn parse(seq: u64, line: &[u8], committed: Stamp) -> Self {
         #[derive(Deserialize)]
         struct Head {
             time: Stamp,
