@@ -17,3 +17,4 @@ pub mod judge;
 pub mod mask;
 pub mod policy;
 pub mod protocol;
+pub mod tls;
