@@ -1,6 +1,7 @@
 //! Secrets: read from their sources when they are needed, pinned to a session by version, used by operation.
 
 mod broker;
+pub mod md5;
 pub mod scram;
 mod secret;
 mod source;

@@ -1,6 +1,11 @@
 //! Sans-I/O codecs: bytes to messages and back. No sockets, no clock, no policy.
 
+mod detect;
 pub mod postgres;
+mod reader;
+
+pub use detect::{DETECT_BYTES_MAX, Guess, detect};
+pub use reader::Reader;
 
 /// Why bytes are not a message.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]

@@ -1,1 +1,0 @@
-//! PostgreSQL protocol 3.x.
