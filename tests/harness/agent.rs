@@ -4,6 +4,7 @@ use std::{
     env,
     path::{Path, PathBuf},
     process::Command,
+    sync::OnceLock,
     time::Duration,
 };
 
@@ -13,18 +14,25 @@ use serde_json::Value;
 
 use crate::{Client, Daemon, Seen};
 
-/// The binary under test: `$WEIR_BIN`, or the one that was built beside this program.
+/// The binary under test: the one given to `use_weir`, `$WEIR_BIN`, or the one that was built beside this program.
 ///
 /// # Errors
 /// It was not built.
 pub fn weir_binary() -> Result<PathBuf> {
-    if let Some(path) = env::var_os("WEIR_BIN") {
-        return Ok(PathBuf::from(path));
+    if let Some(path) = CHOSEN.get().cloned().or_else(|| env::var_os("WEIR_BIN").map(PathBuf::from)) {
+        return Ok(path);
     }
     let this = env::current_exe().context("find this program")?;
     let built = this.ancestors().skip(1).take(2).map(|directory| directory.join("weir")).find(|path| path.is_file());
     built.with_context(|| format!("no weir beside {}: run `cargo build -p weir`, or set WEIR_BIN", this.display()))
 }
+
+/// Chooses the binary for this process; the first choice stays.
+pub fn use_weir(path: PathBuf) {
+    let _ = CHOSEN.set(path);
+}
+
+static CHOSEN: OnceLock<PathBuf> = OnceLock::new();
 
 /// Where an agent keeps its things; outlives the agent, so that another one can take over.
 #[derive(Clone, Debug)]

@@ -23,7 +23,7 @@ mod process;
 mod scene;
 mod scratch;
 
-pub use agent::{Agent, Places, weir, weir_binary};
+pub use agent::{Agent, Places, use_weir, weir, weir_binary};
 pub use authority::{Authority, Leaf};
 pub use cgroup::{Cgroup, v2_root};
 pub use http_api::HttpApi;

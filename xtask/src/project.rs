@@ -58,13 +58,6 @@ pub(crate) fn build_weir(release: bool) -> Result<PathBuf> {
     Ok(target().join(if release { "release" } else { "debug" }).join("weir"))
 }
 
-/// Whether a program is on the search path.
-pub(crate) fn on_path(program: &str) -> bool {
-    let own = [PathBuf::from("/usr/sbin"), PathBuf::from("/sbin")];
-    let path = env::var_os("PATH").unwrap_or_default();
-    env::split_paths(&path).chain(own).any(|directory| directory.join(program).is_file())
-}
-
 pub(crate) fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
