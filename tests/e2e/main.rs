@@ -1,1 +1,3 @@
-//! E2E
+//! Everything that needs the kernel, root, and real clients and servers: one binary, a module per feature.
+
+mod servers;

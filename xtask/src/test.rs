@@ -1,0 +1,129 @@
+//! `cargo xtask test`: everything, in one command; what passes here passes in CI, because CI calls nothing else.
+
+use std::{env, path::PathBuf, process::Command};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::{
+    progress::Steps,
+    project::{self, cargo},
+    setup, tidy,
+};
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Leave out what needs root: kernel and end-to-end tests
+    #[arg(long)]
+    no_root: bool,
+}
+
+pub(crate) fn run(args: &Args) -> Result<()> {
+    let mut steps = Steps::of(STEPS);
+    steps.run("setup", || if args.no_root { Ok(()) } else { setup::ensure() });
+    steps.run("format", || project::run(cargo().args(["fmt", "--all", "--check"])));
+    steps.run("lints", || {
+        project::run(cargo().args(["clippy", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"]))
+    });
+    steps.run("tidy", tidy::run);
+    // Advisories need a database from the network; everything that is checked here is in the tree.
+    steps.run("licences, bans, sources", || {
+        project::run(cargo().args(["deny", "--offline", "check", "bans", "licenses", "sources"]))
+    });
+    steps.run("build", || project::build_weir(false).map(drop));
+    steps.run("unit tests", unit_tests);
+    steps.run("documentation tests", || project::run(cargo().args(["test", "--locked", "--workspace", "--doc"])));
+    steps.run("policies", check_policies);
+    steps.run("fuzz targets", fuzz_targets);
+    if args.no_root {
+        steps.skip("eBPF object", "--no-root");
+        steps.skip("kernel and end to end", "--no-root");
+    } else {
+        steps.run("eBPF object", check_object);
+        steps.run("kernel and end to end", end_to_end);
+    }
+    steps.finish()
+}
+
+fn unit_tests() -> Result<()> {
+    project::run(cargo().args(["nextest", "run", "--locked", "--workspace", "--exclude", "e2e"]))
+}
+
+fn check_policies() -> Result<()> {
+    let directory = project::root().join("policies");
+    ensure!(directory.is_dir(), "no policies at {}", directory.display());
+    project::run(Command::new(weir()).arg("check").arg(directory))
+}
+
+/// Rebuilds the kernel programs and compares them with the committed object. In its own process: it sets its own environment.
+fn check_object() -> Result<()> {
+    project::run(Command::new(env::current_exe().context("find xtask")?).args(["ebpf", "--check"]))
+}
+
+fn end_to_end() -> Result<()> {
+    ensure!(project::is_root(), "kernel and end-to-end tests need root: eBPF programs, cgroups, other users' processes");
+    project::run(cargo().args(["nextest", "run", "--locked", "--package", "e2e"]).env("WEIR_BIN", weir()))
+}
+
+fn weir() -> PathBuf {
+    project::target().join("debug/weir")
+}
+
+/// Builds every fuzz target with coverage instrumentation and runs each for a few seconds. The stable compiler can do this;
+/// only the address sanitizer, which safe code has no need for, wants a nightly.
+fn fuzz_targets() -> Result<()> {
+    let manifest = project::root().join("agent/wire/fuzz/Cargo.toml");
+    let triple = host_triple()?;
+    let target = project::target().join("fuzz");
+    let mut build = cargo();
+    build.args(["build", "--release", "--target", &triple, "--manifest-path"]).arg(&manifest);
+    build.env("RUSTFLAGS", FUZZ_FLAGS).env("CARGO_TARGET_DIR", &target);
+    project::run(&mut build)?;
+    let text = std::fs::read_to_string(&manifest).with_context(|| format!("read {}", manifest.display()))?;
+    let names = fuzz_names(&text);
+    ensure!(!names.is_empty(), "no fuzz target in {}", manifest.display());
+    for name in names {
+        println!("fuzz {name} for {FUZZ_SECONDS} s");
+        let corpus = target.join("corpus").join(&name);
+        std::fs::create_dir_all(&corpus)?;
+        let mut fuzz = Command::new(target.join(&triple).join("release").join(&name));
+        fuzz.current_dir(&target).arg(corpus).args([format!("-max_total_time={FUZZ_SECONDS}"), "-verbosity=0".to_owned()]);
+        fuzz.args(["-rss_limit_mb=2048", "-timeout=10"]);
+        project::run(&mut fuzz)?;
+    }
+    Ok(())
+}
+
+/// The names of the `[[bin]]` tables.
+fn fuzz_names(manifest: &str) -> Vec<String> {
+    let tables = manifest.split("[[bin]]").skip(1);
+    let name = |table: &str| {
+        table.lines().find_map(|line| Some(line.strip_prefix("name = \"")?.trim_end().strip_suffix('"')?.to_owned()))
+    };
+    tables.filter_map(name).collect()
+}
+
+fn host_triple() -> Result<String> {
+    let version = project::output(Command::new("rustc").current_dir(project::root()).arg("-vV"))?;
+    let host = version.lines().find_map(|line| line.strip_prefix("host: "));
+    Ok(host.context("rustc does not say what it builds for")?.to_owned())
+}
+
+const STEPS: usize = 12;
+const FUZZ_SECONDS: u32 = 5;
+/// What cargo-fuzz passes, without the sanitizer.
+const FUZZ_FLAGS: &str = "--cfg fuzzing -Ccodegen-units=1 -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
+                          -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
+                          -Cllvm-args=-sanitizer-coverage-trace-compares";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_the_names_of_fuzz_targets() {
+        assert_eq!(
+            fuzz_names("[package]\nname = \"a\"\n[[bin]]\nname = \"b\"\npath = \"x\"\n\n[[bin]]\nname = \"c\"\n"),
+            ["b", "c"]
+        );
+    }
+}
