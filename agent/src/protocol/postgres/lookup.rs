@@ -1,0 +1,1 @@
+//! Reads a catalog over a connection of weir's own.
