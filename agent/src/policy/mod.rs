@@ -1,14 +1,21 @@
 //! Pure decisions: who may reach what, what may be asked, what is masked. No tokio (but `watch`), no I/O of its own clock.
 
+mod admit;
+mod condition;
+mod decide;
+pub mod explain;
+pub mod load;
 pub mod object;
+mod pattern;
 pub mod rule;
+pub mod schema;
 pub mod verdict;
+pub mod watch;
 
 pub use verdict::{Allowed, Denied, Permit, Verdict};
 
 use std::{collections::HashMap, net::IpAddr, sync::Arc};
 
-use crate::flow::{Flow, OrigDst, Protocol, Request, Workload};
 use object::{Durability, Inject, Mask, Policy, Upstream};
 
 /// Every object that was loaded together. Immutable: a reload makes a new one.
@@ -25,34 +32,6 @@ pub struct PolicySet {
 pub type ResolvedHosts = HashMap<Arc<str>, Vec<IpAddr>>;
 
 impl PolicySet {
-    /// Judges a flow: which upstream it reaches, under which policies.
-    ///
-    /// Every policy whose workloads and upstreams match applies. With none, `unmatched` of the policies that match the workload
-    /// decides (deny wins; deny when no policy matches the workload at all). Two policies that would inject different
-    /// credentials deny the flow.
-    ///
-    /// # Errors
-    /// The denial, with the rule and the sentence for the client.
-    pub fn admit(&self, flow: &Flow, resolved: &ResolvedHosts) -> Result<Permit, Denied> {
-        let _ = (flow, resolved);
-        todo!()
-    }
-
-    /// Judges one request under a permit of this set's generation. Pure: the same arguments give the same verdict.
-    #[must_use]
-    pub fn decide(&self, permit: &Permit, request: &Request) -> Verdict {
-        let _ = (permit, request);
-        todo!()
-    }
-
-    /// The protocol that the upstream at this destination declares, if any: asked before the first byte is peeked, because in
-    /// some protocols the server speaks first. `Ok(None)`: detect.
-    #[must_use]
-    pub fn protocol_hint(&self, workload: &Workload, dst: OrigDst, resolved: &ResolvedHosts) -> Option<Protocol> {
-        let _ = (workload, dst, resolved);
-        todo!()
-    }
-
     /// Every host name that must be resolved.
     pub fn host_names(&self) -> impl Iterator<Item = &Arc<str>> {
         self.upstreams.iter().flat_map(|upstream| &upstream.hosts).filter_map(|host| match host {
@@ -66,7 +45,13 @@ impl Permit {
     /// What to inject; at most one, `admit` saw to it.
     #[must_use]
     pub fn inject(&self) -> Option<&Inject> {
-        self.policies().iter().find_map(|policy| policy.spec.inject.as_ref())
+        self.injecting().next().map(|(_, inject)| inject)
+    }
+
+    /// The policies that inject. One that matches only by a wider upstream does not: its credential is for another server.
+    pub(in crate::policy) fn injecting(&self) -> impl Iterator<Item = (&Arc<Policy>, &Inject)> {
+        let selecting = self.policies().iter().filter(|policy| policy.selects_upstream(self.upstream()));
+        selecting.filter_map(|policy| Some((policy, policy.spec.inject.as_ref()?)))
     }
 
     /// Every mask of the policies that enforce; observing policies mask nothing.

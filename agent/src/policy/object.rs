@@ -63,7 +63,7 @@ pub enum DownstreamTls {
 }
 
 /// A credential's declaration. Values stay in their sources until the broker reads them.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct CredentialSpec {
     pub name: Arc<str>,
     /// The user is not a secret: it is written in the policy, or read from a source.
@@ -74,7 +74,7 @@ pub struct CredentialSpec {
 }
 
 /// Something that is written in the policy or read from a source.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Value {
     Literal(String),
     From(SecretSource),
@@ -166,7 +166,7 @@ pub enum OnUnreadable {
 }
 
 /// Which credential goes in, and for HTTP where.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Inject {
     pub credential: Arc<CredentialSpec>,
     /// `None`: bearer when the credential has a token, basic when it has a user and password.

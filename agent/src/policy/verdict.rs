@@ -43,6 +43,8 @@ pub struct Permit {
     host: Option<Arc<str>>,
     policies: Arc<[Arc<Policy>]>,
     flow: Flow,
+    /// An observing policy would not have admitted the flow.
+    would_deny: Option<Denied>,
 }
 
 impl Permit {
@@ -53,7 +55,11 @@ impl Permit {
         policies: Arc<[Arc<Policy>]>,
         flow: Flow,
     ) -> Self {
-        Self { generation, upstream, host, policies, flow }
+        Self { generation, upstream, host, policies, flow, would_deny: None }
+    }
+
+    pub(in crate::policy) fn with_would_deny(self, would_deny: Option<Denied>) -> Self {
+        Self { would_deny, ..self }
     }
 
     #[must_use]
@@ -76,6 +82,11 @@ impl Permit {
     #[must_use]
     pub fn flow(&self) -> &Flow {
         &self.flow
+    }
+    /// What an observing policy would have said about the flow itself.
+    #[must_use]
+    pub fn would_deny(&self) -> Option<&Denied> {
+        self.would_deny.as_ref()
     }
     /// True when every matching policy only observes: nothing is injected, masked or refused.
     #[must_use]
