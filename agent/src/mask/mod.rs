@@ -1,8 +1,21 @@
 //! What must not be seen is replaced here: known secrets in any encoding, JSON values by key, cells by column.
+//!
+//! ```
+//! use weir::mask::KnownSecrets;
+//! let known = KnownSecrets::default();
+//! known.register(b"correct-horse").unwrap();
+//! assert_eq!(&*known.scrubber().scrub(b"token=correct%2Dhorse;"), b"token=***;");
+//! ```
 
+mod forms;
+mod json;
 mod known;
+mod scan;
+mod stream;
 
-pub use known::{KnownSecrets, Scrubber};
+pub use json::{JsonError, JsonKeys, JsonMasker, KEY_BYTES_MAX, NESTING_MAX, Trust};
+pub use known::{KnownSecrets, SECRET_BYTES_MIN, Scrubber, Unmaskable};
+pub use stream::ScrubStream;
 
 use std::fmt;
 
@@ -14,6 +27,12 @@ use serde::{Deserialize, Serialize};
 pub struct Masked(String);
 
 impl Masked {
+    /// A text of our own: it was compiled in, so it holds nothing of anyone's.
+    #[must_use]
+    pub fn plain(text: &'static str) -> Self {
+        Self(text.to_owned())
+    }
+
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -25,3 +44,6 @@ impl fmt::Display for Masked {
         f.write_str(&self.0)
     }
 }
+
+/// What stands in place of whatever was masked. The same everywhere, so that it tells nothing about the value.
+pub const REPLACEMENT: &[u8] = b"***";
