@@ -23,6 +23,10 @@ use crate::{
 /// What a conversation wants done next. Steps are performed in the order in which they are returned.
 #[derive(Debug)]
 pub enum Step {
+    /// Carry a request to cancel to the server process that this key names: look it up among the registered sessions of the
+    /// same workload, dial that session's server address, send `weir_wire::postgres::cancel_request`, close. Unknown keys are
+    /// dropped in silence, as servers do. Only PostgreSQL asks.
+    Cancel { process: i32, key: Bytes },
     /// End the session after what was sent before has been flushed.
     Close(Reason),
     /// A whole request was read and waits for a verdict: nothing more is taken from downstream before `decided`.
@@ -34,6 +38,8 @@ pub enum Step {
     Fetch(postgres::CatalogQuery),
     /// Something to journal.
     Note(Observation),
+    /// The upstream named the key by which this session's statements can be cancelled; forget it when the session ends.
+    Register(postgres::BackendKey),
     /// Start TLS on this side once everything sent to it is flushed; ends in `secured`. Plaintext that was received
     /// behind the request for TLS is an attack (buffer stuffing) and must have been refused by the conversation.
     Secure(Side),
@@ -78,8 +84,8 @@ pub struct TlsFacts {
 /// One protocol session between two peers: bytes in, steps out.
 ///
 /// The relay calls `receive` for a side whenever it has new input for it, and for both sides (input possibly empty) after
-/// any other method was called, again and again until it returns `Ok(None)` for both. A conversation may therefore queue steps
-/// internally and hand them out from `receive`.
+/// any other method was called or any step was returned, again and again until it returns `Ok(None)` for both. A conversation
+/// may therefore queue steps internally and hand them out from `receive`, and what one side said may unblock the other.
 pub trait Conversation: Send {
     /// Takes what it can from `input`, leaving partial messages in place. After `Step::Decide`, takes nothing more from
     /// downstream until `decided`.

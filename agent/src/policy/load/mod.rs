@@ -247,7 +247,8 @@ fn refuse_unfit_credential(reporter: &Reporter<'_>, document: &Document<'_>, pol
     let fits = inject.credential.user.is_some() && inject.credential.password.is_some();
     let postgres = known.upstreams.iter().find(|it| it.protocol == Some(Protocol::Postgres) && policy.selects_upstream(it));
     if let (false, Some(upstream), tree::Value::Map(entries)) = (fits, postgres, &document.spec.value)
-        && let Some((key, _)) = entries.iter().find(|(key, _)| matches!(&key.value, tree::Value::Scalar { text, .. } if text == "inject"))
+        && let Some((key, _)) =
+            entries.iter().find(|(key, _)| matches!(&key.value, tree::Value::Scalar { text, .. } if text == "inject"))
     {
         let message = format!("upstream `{}` speaks postgres: its credential needs a user and a password", upstream.name);
         reporter.error(key.span, message);
@@ -267,7 +268,13 @@ fn warnings(documents: &[Document<'_>], sources: &[SourceFile], policies: &[Pars
                 let Some(parsed) = policies.iter().find(|parsed| *parsed.policy.name == *document.name) else { continue };
                 let spec = &parsed.policy.spec;
                 if !spec.workloads.iter().any(super::object::WorkloadSelector::designates) {
-                    warn(document, format!("policy `{}` selects by exe and uid alone, which designates no workload: add a cgroup, unit or name", document.name));
+                    warn(
+                        document,
+                        format!(
+                            "policy `{}` selects by exe and uid alone, which designates no workload: add a cgroup, unit or name",
+                            document.name
+                        ),
+                    );
                 }
                 if let Some(rule) = spec.rules.iter().find(|rule| rule.action == Action::Hold) {
                     warn(document, format!("rule {} holds: until there is an approval desk, it denies", rule.name));

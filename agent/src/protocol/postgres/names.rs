@@ -1,0 +1,136 @@
+//! Prepared statements and portals by name, as the server has them.
+//!
+//! An entry takes effect when the server confirms it: a Parse or Bind that fails leaves the old one in place, and the old text
+//! must then be judged, not the new one. Until it is confirmed, messages of the same batch see the pending entry; if it fails,
+//! the server skips them.
+
+use std::{collections::HashMap, sync::Arc};
+
+use bytes::Bytes;
+
+/// Things by name, confirmed or pending.
+pub(super) struct Names<T> {
+    entries: HashMap<Bytes, Entry<T>>,
+}
+
+struct Entry<T> {
+    confirmed: Option<Arc<T>>,
+    pending: Option<Arc<T>>,
+}
+
+impl<T> Default for Names<T> {
+    fn default() -> Self {
+        Self { entries: HashMap::new() }
+    }
+}
+
+impl<T> Names<T> {
+    pub(super) fn find(&self, name: &[u8]) -> Option<&Arc<T>> {
+        let entry = self.entries.get(name)?;
+        entry.pending.as_ref().or(entry.confirmed.as_ref())
+    }
+
+    /// True when another name does not fit.
+    pub(super) fn is_full(&self, name: &[u8]) -> bool {
+        self.entries.len() >= NAMES_MAX && !self.entries.contains_key(name)
+    }
+
+    pub(super) fn propose(&mut self, name: &Bytes, thing: Arc<T>) {
+        match self.entries.get_mut(name) {
+            Some(entry) => entry.pending = Some(thing),
+            None => {
+                self.entries.insert(name.clone(), Entry { confirmed: None, pending: Some(thing) });
+            }
+        }
+    }
+
+    /// The server took it.
+    pub(super) fn confirm(&mut self, name: &[u8], thing: Arc<T>) {
+        let Some(entry) = self.entries.get_mut(name) else {
+            return;
+        };
+        if entry.pending.as_ref().is_some_and(|pending| Arc::ptr_eq(pending, &thing)) {
+            entry.pending = None;
+        }
+        entry.confirmed = Some(thing);
+    }
+
+    /// The server refused or skipped it.
+    pub(super) fn withdraw(&mut self, name: &[u8], thing: &Arc<T>) {
+        let Some(entry) = self.entries.get_mut(name) else {
+            return;
+        };
+        if entry.pending.as_ref().is_some_and(|pending| Arc::ptr_eq(pending, thing)) {
+            entry.pending = None;
+        }
+        if entry.pending.is_none() && entry.confirmed.is_none() {
+            self.entries.remove(name);
+        }
+    }
+
+    /// The server closed it.
+    pub(super) fn close(&mut self, name: &[u8]) {
+        let Some(entry) = self.entries.get_mut(name) else {
+            return;
+        };
+        entry.confirmed = None;
+        if entry.pending.is_none() {
+            self.entries.remove(name);
+        }
+    }
+
+    /// The server closed all that it had.
+    pub(super) fn close_all(&mut self) {
+        if self.entries.is_empty() {
+            return;
+        }
+        self.entries.retain(|_, entry| {
+            entry.confirmed = None;
+            entry.pending.is_some()
+        });
+    }
+}
+
+/// Names of one kind in one session; pools of connections keep hundreds.
+pub(super) const NAMES_MAX: usize = 16_384;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const S1: Bytes = Bytes::from_static(b"s1");
+
+    #[test]
+    fn keeps_the_old_when_the_new_is_refused() {
+        let mut names = Names::default();
+        let (old, new) = (Arc::new(1), Arc::new(2));
+        names.propose(&S1, Arc::clone(&old));
+        names.confirm(&S1, old);
+        names.propose(&S1, Arc::clone(&new));
+        assert_eq!(names.find(b"s1").map(|thing| **thing), Some(2));
+        names.withdraw(&S1, &new);
+        assert_eq!(names.find(b"s1").map(|thing| **thing), Some(1));
+        names.close(&S1);
+        assert!(names.find(b"s1").is_none());
+    }
+
+    #[test]
+    fn keeps_what_is_proposed_after_a_close() {
+        let mut names = Names::default();
+        names.propose(&S1, Arc::new(1));
+        names.close_all();
+        assert!(names.find(b"s1").is_some());
+    }
+
+    #[test]
+    fn takes_as_many_names_as_the_limit_and_no_more() {
+        let mut names = Names::default();
+        for number in 0..NAMES_MAX {
+            let name = Bytes::from(number.to_string());
+            assert!(!names.is_full(&name));
+            names.propose(&name, Arc::new(number));
+        }
+        assert!(names.is_full(b"one more"));
+        assert!(!names.is_full(b"7"));
+    }
+}
