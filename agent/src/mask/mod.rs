@@ -1,5 +1,6 @@
 //! What must not be seen is replaced here: known secrets in any encoding, JSON values by key, cells by column.
 
+pub mod cell;
 mod known;
 
 pub use known::{KnownSecrets, Scrubber};
