@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use bytes::{Buf, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 
 use super::{REPLACEMENT, Scrubber};
 
@@ -36,6 +36,20 @@ impl ScrubStream {
         let settled = self.settle(&held, false, out);
         held.advance(settled);
         self.held = held;
+    }
+
+    /// As `push`, without a copy when nothing is found. `spare` keeps its allocation from piece to piece and is empty between.
+    #[must_use]
+    pub fn push_bytes(&mut self, input: Bytes, spare: &mut BytesMut) -> Bytes {
+        if self.held.is_empty() {
+            let Some(scanner) = self.scrubber.scanner() else { return input };
+            let scan = scanner.scan(&input, 0, 0, false);
+            if scan.ranges.is_empty() && scan.settled() == input.len() {
+                return input;
+            }
+        }
+        self.push(&input, spare);
+        spare.split().freeze()
     }
 
     /// Appends what was held back: nothing follows.
