@@ -137,33 +137,37 @@ struct Addresses {
 }
 
 /// Both ends, normalised: a v6 socket that speaks IPv4 reports family INET6 and mapped addresses.
+///
+/// Reads the fields of both families before it looks at the family: the compiler would else merge the two branches into one
+/// load through a computed address, which the verifier forbids in a context.
 #[inline(always)]
 fn addresses(ctx: *mut bpf_sock_ops) -> Option<Addresses> {
     // SAFETY: fields of the context, word by word. The local port is in host order, the remote one in network order.
-    unsafe {
-        let family = (&raw const (*ctx).family).read_volatile();
-        let local_port = (&raw const (*ctx).local_port).read_volatile();
-        let remote_port = u32::from_be((&raw const (*ctx).remote_port).read_volatile());
-        if family == AF_INET {
-            let local = select::mapped((&raw const (*ctx).local_ip4).read_volatile());
-            let remote = select::mapped((&raw const (*ctx).remote_ip4).read_volatile());
-            return Some(Addresses { local, local_port, remote, remote_port });
-        }
-        if family == AF_INET6 {
-            let local = (&raw const (*ctx).local_ip6).cast::<u32>();
-            let remote = (&raw const (*ctx).remote_ip6).cast::<u32>();
-            let local =
-                [local.read_volatile(), local.add(1).read_volatile(), local.add(2).read_volatile(), local.add(3).read_volatile()];
-            let remote = [
-                remote.read_volatile(),
-                remote.add(1).read_volatile(),
-                remote.add(2).read_volatile(),
-                remote.add(3).read_volatile(),
-            ];
-            return Some(Addresses { local, local_port, remote, remote_port });
-        }
-        None
-    }
+    let (family, local_port, remote_port, local4, remote4, local6, remote6) = unsafe {
+        (
+            (&raw const (*ctx).family).read_volatile(),
+            (&raw const (*ctx).local_port).read_volatile(),
+            u32::from_be((&raw const (*ctx).remote_port).read_volatile()),
+            (&raw const (*ctx).local_ip4).read_volatile(),
+            (&raw const (*ctx).remote_ip4).read_volatile(),
+            read6(&raw const (*ctx).local_ip6),
+            read6(&raw const (*ctx).remote_ip6),
+        )
+    };
+    let (local, remote) = match family {
+        AF_INET => (select::mapped(local4), select::mapped(remote4)),
+        AF_INET6 => (local6, remote6),
+        _ => return None,
+    };
+    Some(Addresses { local, local_port, remote, remote_port })
+}
+
+/// Reads an address word by word: the verifier forbids wider loads here.
+#[inline(always)]
+pub unsafe fn read6(field: *const [u32; 4]) -> [u32; 4] {
+    let words = field.cast::<u32>();
+    // SAFETY: four words of the field.
+    unsafe { [words.read_volatile(), words.add(1).read_volatile(), words.add(2).read_volatile(), words.add(3).read_volatile()] }
 }
 
 /// Writes an address word by word: the verifier forbids wider stores here.

@@ -43,10 +43,10 @@ pub fn connect4(ctx: *mut bpf_sock_addr) -> i32 {
 #[inline(always)]
 pub fn connect6(ctx: *mut bpf_sock_addr) -> i32 {
     // SAFETY: fields of the context, in words, as the verifier wants.
-    let (socket, ip6, port) = unsafe { ((*ctx).__bindgen_anon_1.sk, read6(&raw const (*ctx).user_ip6), port(ctx)) };
+    let (socket, ip6, port) = unsafe { ((*ctx).__bindgen_anon_1.sk, conn::read6(&raw const (*ctx).user_ip6), port(ctx)) };
     let destination = |socket: *mut bpf_sock| {
         // SAFETY: fields of a socket of which the verifier knows that it is one.
-        let bound = unsafe { read6(&raw const (*socket).src_ip6) };
+        let bound = unsafe { conn::read6(&raw const (*socket).src_ip6) };
         select::destination6(ip6, select::is_mapped(bound))
     };
     let Some(Redirect { addr, port }) = (match redirect(ctx, socket, port, destination, select::target6) {
@@ -180,12 +180,4 @@ unsafe fn port(ctx: *mut bpf_sock_addr) -> u32 {
 unsafe fn write_port(ctx: *mut bpf_sock_addr, port: u32) {
     // SAFETY: a field of the context, writable in this hook.
     unsafe { (&raw mut (*ctx).user_port).write_volatile(u32::from((port as u16).to_be())) };
-}
-
-/// Reads an address word by word: the verifier forbids wider loads here.
-#[inline(always)]
-unsafe fn read6(field: *const [u32; 4]) -> [u32; 4] {
-    let words = field.cast::<u32>();
-    // SAFETY: four words of the field.
-    unsafe { [words.read_volatile(), words.add(1).read_volatile(), words.add(2).read_volatile(), words.add(3).read_volatile()] }
 }

@@ -16,7 +16,7 @@ use aya::{
 };
 use serde::Serialize;
 use tracing::{info, warn};
-use weir_abi::{Config, ConnKey, Counter, Designation, LISTENERS_MAX, Listener, VERSION, sys};
+use weir_abi::{Config, ConnKey, Counter, Designation, LISTENERS_MAX, Listener, Record, VERSION, sys};
 
 use super::{
     InterceptError, Origins,
@@ -87,6 +87,11 @@ impl Interceptor {
         let top = Top::open(&config.top_cgroup)?;
         let pins = Pins::lock(&config.pin_dir)?;
         let mut ebpf = load(&pins)?;
+        // All programs before any map is taken out: loading refers to the maps by their descriptors.
+        for name in PROGRAMS {
+            let program = ebpf.program_mut(name).ok_or(InterceptError::Missing(name))?;
+            load_program(program).map_err(|error| InterceptError::program("load", name, error))?;
+        }
         let mut settings: Array<MapData, Config> =
             Array::try_from(map(&mut ebpf, "CONFIG")?).map_err(|error| InterceptError::map("CONFIG", error))?;
         let before = settings.get(&0, 0).map_err(|error| InterceptError::map("CONFIG", error))?;
@@ -99,10 +104,13 @@ impl Interceptor {
         let mut listeners: HashMap<MapData, u64, Listener> =
             HashMap::try_from(map(&mut ebpf, "LISTENERS")?).map_err(|error| InterceptError::map("LISTENERS", error))?;
         clear(&mut listeners, "LISTENERS")?;
-        let mut conns: HashMap<MapData, ConnKey, weir_abi::Record> =
-            HashMap::try_from(map(&mut ebpf, "CONNS")?).map_err(|error| InterceptError::map("CONNS", error))?;
-        clear(&mut conns, "CONNS")?;
-        drop(conns);
+        let mut conns = map(&mut ebpf, "CONNS")?;
+        let mut records =
+            HashMap::<_, ConnKey, Record>::try_from(&mut conns).map_err(|error| InterceptError::map("CONNS", error))?;
+        clear(&mut records, "CONNS")?;
+        let Map::LruHashMap(conns) = conns else {
+            return Err(InterceptError::Missing("CONNS"));
+        };
 
         for name in PROGRAMS {
             hook(&mut ebpf, name, &pins, &top)?;
@@ -110,8 +118,6 @@ impl Interceptor {
         let workloads: HashMap<MapData, u64, Designation> =
             HashMap::try_from(map(&mut ebpf, "WORKLOADS")?).map_err(|error| InterceptError::map("WORKLOADS", error))?;
         let stats = PerCpuArray::try_from(map(&mut ebpf, "STATS")?).map_err(|error| InterceptError::map("STATS", error))?;
-        let conns_path = pins.map("CONNS");
-        let conns = MapData::from_pin(&conns_path).map_err(|error| InterceptError::map("CONNS", error))?;
         let netns_cookie = own_netns_cookie()?;
         settings
             .set(
@@ -353,10 +359,9 @@ fn attached_cgroup(path: &Path) -> Result<Option<u64>, InterceptError> {
     Ok(Some(info.cgroup_id))
 }
 
-/// Loads one program and puts it behind its pinned link, or attaches it and pins the link.
+/// Puts one loaded program behind its pinned link, or attaches it and pins the link.
 fn hook(ebpf: &mut Ebpf, name: &'static str, pins: &Pins, top: &Top) -> Result<(), InterceptError> {
     let program = ebpf.program_mut(name).ok_or(InterceptError::Missing(name))?;
-    load_program(program).map_err(|error| InterceptError::program("load", name, error))?;
     let path = pins.link(name);
     match attached_cgroup(&path)? {
         Some(id) if id == top.id => {
@@ -409,7 +414,12 @@ fn attach_program(program: &mut Program, top: &Top) -> Result<FdLink, aya::progr
 }
 
 /// Removes every element. Bounded by the size of the map; the kernel adds none to `LISTENERS`, and few to `CONNS`.
-fn clear<K: aya::Pod, V: aya::Pod>(map: &mut HashMap<MapData, K, V>, name: &'static str) -> Result<(), InterceptError> {
+fn clear<T, K, V>(map: &mut HashMap<T, K, V>, name: &'static str) -> Result<(), InterceptError>
+where
+    T: std::borrow::BorrowMut<MapData>,
+    K: aya::Pod,
+    V: aya::Pod,
+{
     let keys: Vec<K> = map.keys().take(weir_abi::CONNS_MAX.max(LISTENERS_MAX) as usize).filter_map(Result::ok).collect();
     for key in keys {
         match map.remove(&key) {
