@@ -4,7 +4,7 @@ use std::{
     fs::{File, OpenOptions},
     io::{self, Read},
     os::unix::{
-        ffi::{OsStrExt, OsStringExt},
+        ffi::OsStringExt,
         fs::{MetadataExt, OpenOptionsExt},
     },
     path::{Path, PathBuf},
@@ -286,7 +286,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_program_gets_no_environment_but_a_path() {
-        assert_eq!(value(&sh("env | grep -v -e ^PWD= -e ^_= -e ^SHLVL= | sort")).await.unwrap(), format!("PATH={EXEC_PATH}").as_bytes());
+        assert_eq!(
+            value(&sh("env | grep -v -e ^PWD= -e ^_= -e ^SHLVL= | sort")).await.unwrap(),
+            format!("PATH={EXEC_PATH}").as_bytes()
+        );
     }
 
     #[tokio::test]
@@ -313,7 +316,8 @@ mod tests {
                 }
             } => Pid::from_raw(child).unwrap(),
         };
-        let alive = || std::fs::read_to_string(format!("/proc/{}/stat", child.as_raw_nonzero())).is_ok_and(|stat| !stat.contains(") Z "));
+        let alive =
+            || std::fs::read_to_string(format!("/proc/{}/stat", child.as_raw_nonzero())).is_ok_and(|stat| !stat.contains(") Z "));
         let begin = std::time::Instant::now();
         while alive() {
             assert!(begin.elapsed() < Duration::from_secs(10), "the program's child lives on");

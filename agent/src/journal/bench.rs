@@ -38,8 +38,7 @@ pub fn bench(producers: usize, seconds: f64, directory: impl Into<PathBuf>) -> R
     let begin = Instant::now();
     let until = begin + Duration::from_secs_f64(seconds);
     let mut waits = runtime.block_on(async {
-        let tasks: Vec<_> =
-            (0..producers).map(|_| tokio::spawn(produce(journal.clone(), Arc::clone(&over), until))).collect();
+        let tasks: Vec<_> = (0..producers).map(|_| tokio::spawn(produce(journal.clone(), Arc::clone(&over), until))).collect();
         let mut waits = Vec::new();
         for task in tasks {
             waits.extend(task.await.unwrap_or(Ok(Vec::new()))?);
@@ -67,7 +66,8 @@ async fn produce(journal: Journal, over: Arc<AtomicBool>, until: Instant) -> Res
     while !over.load(Ordering::Relaxed) {
         number += 1;
         let asked = Instant::now();
-        let event = Event::Finished { number, status: "SELECT 5".into(), rows: Some(5), bytes: 420, duration_us: 77, error: None };
+        let event =
+            Event::Finished { number, status: "SELECT 5".into(), rows: Some(5), bytes: 420, duration_us: 77, error: None };
         journal.record(Record { time: SystemTime::now(), session: Some(session), event })?.durable().await?;
         waits.push(u64::try_from(asked.elapsed().as_micros()).unwrap_or(u64::MAX));
         if Instant::now() >= until {

@@ -44,8 +44,7 @@ impl Committer {
     pub(super) fn run(mut self) {
         let _ended = Ended(Arc::clone(&self.shared));
         let mut batch = Batch::new();
-        loop {
-            let Some(taken) = self.shared.take(batch) else { break };
+        while let Some(taken) = self.shared.take(batch) {
             batch = taken;
             if !self.commit(&mut batch) {
                 return;

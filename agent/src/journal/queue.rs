@@ -340,7 +340,8 @@ impl Shared {
     /// Waits before the next attempt; false when somebody closes.
     pub(super) fn pause(&self, time: Duration) -> bool {
         let inner = self.lock();
-        let (inner, _) = self.work.wait_timeout_while(inner, time, |inner| !inner.closing).unwrap_or_else(PoisonError::into_inner);
+        let (inner, _) =
+            self.work.wait_timeout_while(inner, time, |inner| !inner.closing).unwrap_or_else(PoisonError::into_inner);
         !inner.closing
     }
 

@@ -161,8 +161,8 @@ impl Walk {
     }
 
     /// Every record of the good frames that are left; problems go to `complain`.
-    pub fn for_each(mut self, mut complain: impl FnMut(&Problem), mut entry: impl FnMut(Entry)) {
-        while let Some(item) = self.next() {
+    pub fn for_each(self, mut complain: impl FnMut(&Problem), mut entry: impl FnMut(Entry)) {
+        for item in self {
             match item {
                 Item::Commit(commit) => commit.entries().for_each(&mut entry),
                 Item::Problem(problem) => complain(&problem),
@@ -212,7 +212,13 @@ impl Walk {
             return self.problem(ProblemKind::Tampered, segment, Some(header.first_frame), 0, detail);
         }
         if *self.expected.log.get_or_insert(header.log) != header.log {
-            return self.problem(ProblemKind::Tampered, segment, Some(header.first_frame), 0, "belongs to another log".to_owned());
+            return self.problem(
+                ProblemKind::Tampered,
+                segment,
+                Some(header.first_frame),
+                0,
+                "belongs to another log".to_owned(),
+            );
         }
         let claims = (header.previous, header.first_frame, header.first_record);
         if self.expected.end.is_some_and(|end| end != claims) {

@@ -50,15 +50,7 @@ pub(super) fn recover(directory: &Path) -> io::Result<Recovered> {
     }
     abandoned.reverse();
     let cause = if abandoned.is_empty() { OpenCause::Start } else { OpenCause::UncleanStop };
-    Ok(Recovered {
-        log: rand::random(),
-        next_segment,
-        next_frame: 0,
-        next_record: 0,
-        head: Link::default(),
-        cause,
-        abandoned,
-    })
+    Ok(Recovered { log: rand::random(), next_segment, next_frame: 0, next_record: 0, head: Link::default(), cause, abandoned })
 }
 
 /// Numbers of the segments in a directory, ascending.

@@ -58,7 +58,9 @@ impl Scan {
         file.read_exact(&mut bytes)?;
         let header = match SegmentHeader::decode(&bytes) {
             Ok(header) => header,
-            Err(Malformed(why)) => return Ok(Err(if rest_is_zero(&mut file, &bytes)? { Bad::Incomplete } else { Bad::Damaged(why) })),
+            Err(Malformed(why)) => {
+                return Ok(Err(if rest_is_zero(&mut file, &bytes)? { Bad::Incomplete } else { Bad::Damaged(why) }));
+            }
         };
         Ok(Ok(Self {
             file,
@@ -106,7 +108,11 @@ impl Scan {
         if !header.fits(&payload) {
             // A power cut may keep the file's length and lose whole sectors of a frame that nobody was told of; records have no NUL.
             let last = self.offset + bytes == self.end;
-            return Err(if last && has_lost_sector(&payload) { Bad::Incomplete } else { Bad::Damaged("payload checksum differs") });
+            return Err(if last && has_lost_sector(&payload) {
+                Bad::Incomplete
+            } else {
+                Bad::Damaged("payload checksum differs")
+            });
         }
         if header.frame != self.next_frame || header.first_record != self.next_record || header.previous != self.head {
             return Err(Bad::Damaged("frame does not continue the one before it: frames were removed, repeated or reordered"));

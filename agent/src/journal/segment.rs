@@ -222,14 +222,8 @@ mod tests {
 
     #[test]
     fn headers_survive_the_round_trip() {
-        let segment = SegmentHeader {
-            log: [1; 16],
-            segment: 2,
-            first_frame: 3,
-            first_record: 4,
-            previous: Link([5; 32]),
-            created_ns: 6,
-        };
+        let segment =
+            SegmentHeader { log: [1; 16], segment: 2, first_frame: 3, first_record: 4, previous: Link([5; 32]), created_ns: 6 };
         assert_eq!(SegmentHeader::decode(segment.encode().as_slice().try_into().unwrap()), Ok(segment));
         assert_eq!(FrameHeader::decode(&frame().encode()), Ok(frame()));
     }

@@ -151,9 +151,8 @@ impl Writer {
         let link = seal(batch, kind, self.next_frame, self.next_record, self.head);
         let written = self.storage.write(&mut open.file, &batch.buffer);
         let written = written.map_err(|cause| WriteError { operation: "write frame", cause });
-        let synced = written.and_then(|()| {
-            self.storage.sync(&open.file).map_err(|cause| WriteError { operation: "sync frame", cause })
-        });
+        let synced =
+            written.and_then(|()| self.storage.sync(&open.file).map_err(|cause| WriteError { operation: "sync frame", cause }));
         if let Err(error) = synced {
             // After a failed fsync the kernel may have dropped the pages and call the next one a success: this file is over.
             self.abandoned.push(Abandoned::unread(open.number, open.bytes));
