@@ -92,6 +92,12 @@ impl Postgres {
         &self.password
     }
 
+    /// Where the unix socket is: also the data directory.
+    #[must_use]
+    pub fn socket_directory(&self) -> &Path {
+        &self.directory
+    }
+
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.daemon.pid()

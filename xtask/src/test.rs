@@ -44,6 +44,12 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     steps.finish()
 }
 
+/// Advisories are left out: they need a database that is not part of the lock file.
+fn licences() -> Result<()> {
+    project::run(cargo().args(["fetch", "--locked", "--quiet"]))?;
+    project::run(cargo().args(["deny", "--offline", "--log-level", "error", "check", "bans", "licenses", "sources"]))
+}
+
 fn unit_tests() -> Result<()> {
     project::run(cargo().args(["nextest", "run", "--locked", "--workspace", "--exclude", "e2e"]))
 }

@@ -1,0 +1,85 @@
+//! An agent comes, goes, dies, and is followed by another; the workload is never in the open.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use e2e::{Agent, Scene};
+
+use crate::{ensure_contains, ensure_lacks};
+
+#[test]
+fn a_killed_agent_leaves_the_workload_refused_and_the_next_one_takes_over() -> Result<()> {
+    let scene = Scene::with_postgres()?;
+    let mut agent = scene.agent(&scene.postgres_policy(""))?;
+    scene.psql("select 1")?.require_success()?;
+    agent.kill()?;
+    ensure_contains(&scene.psql("select 1")?.stderr, "Connection refused")?;
+    let _next = Agent::start(&scene.places, &[])?;
+    ensure!(scene.psql("select current_user")?.require_success()?.stdout.trim() == "app");
+    scene.verify_journal()?.require_success()?;
+    Ok(())
+}
+
+#[test]
+fn a_task_outside_the_workload_is_not_touched_by_any_of_this() -> Result<()> {
+    let scene = Scene::with_api()?;
+    let mut agent = scene.agent(&scene.api_policy("{mode: off}", "", ""))?;
+    let url = format!("http://127.0.0.5:{}/v1/items", scene.http()?.port());
+    let outside = e2e::Client::new(["curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", &url]);
+    ensure!(outside.run()?.stdout == "401");
+    agent.kill()?;
+    ensure!(outside.run()?.stdout == "401");
+    Ok(())
+}
+
+#[test]
+fn a_second_agent_is_refused_and_told_the_pid_of_the_first() -> Result<()> {
+    let scene = Scene::with_postgres()?;
+    let agent = scene.agent(&scene.postgres_policy(""))?;
+    let mut places = scene.places.clone();
+    places.log = scene.scratch.join("second.log");
+    let mut second = Agent::spawn(&places, &[])?;
+    let status = second.wait(Duration::from_secs(20))?;
+    ensure!(!status.success(), "{}", second.log());
+    ensure_contains(&second.log(), &agent.pid().to_string())?;
+    scene.psql("select 1")?.require_success()?;
+    Ok(())
+}
+
+#[test]
+fn status_and_sessions_tell_what_runs() -> Result<()> {
+    let scene = Scene::with_postgres()?;
+    let agent = scene.agent(&scene.postgres_policy(""))?;
+    ensure!(agent.status()?["pid"] == agent.pid(), "{}", agent.status()?);
+    let target = format!("host=127.0.0.5 port={} dbname=app user=nobody", scene.db()?.port());
+    let _held = scene.client(["psql", "-Xwd", &target, "-c", "select pg_sleep(20)"]).start(&scene.scratch.join("held.log"))?;
+    let control = scene.places.control();
+    let sessions = || {
+        let words = ["sessions".as_ref(), "--json".as_ref(), "--control".as_ref(), control.as_os_str()];
+        e2e::weir(words).map(|seen| seen.stdout).unwrap_or_default()
+    };
+    e2e::wait_until("the open session is listed", Duration::from_secs(20), || sessions().contains("postgres"))
+}
+
+#[test]
+fn a_clean_stop_ends_well_and_says_nothing_secret() -> Result<()> {
+    let scene = Scene::with_postgres()?;
+    let mut agent = scene.agent(&scene.postgres_policy(""))?;
+    scene.psql("select 1")?.require_success()?;
+    agent.stop()?;
+    ensure_lacks(&agent.log(), scene.db()?.password())?;
+    ensure!(!scene.journaled("agent_stopped")?.is_empty());
+    Ok(())
+}
+
+#[test]
+fn open_sessions_are_in_the_journal_after_a_kill() -> Result<()> {
+    let scene = Scene::with_postgres()?;
+    let mut agent = scene.agent(&scene.postgres_policy(""))?;
+    scene.psql("select 'before the kill'")?.require_success()?;
+    agent.kill()?;
+    let _next = Agent::start(&scene.places, &[])?;
+    let statements = scene.journaled("statement")?;
+    ensure!(statements.iter().any(|entry| entry.text("text").contains("before the kill")), "{statements:?}");
+    Ok(())
+}
