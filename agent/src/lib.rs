@@ -8,8 +8,12 @@
 //!
 //! Start reading at `proxy::session::serve`.
 
+pub mod app;
 pub mod cli;
+pub mod config;
+pub mod control;
 pub mod credential;
+pub mod drain;
 pub mod flow;
 pub mod intercept;
 pub mod journal;
@@ -17,4 +21,6 @@ pub mod judge;
 pub mod mask;
 pub mod policy;
 pub mod protocol;
+pub mod proxy;
+pub mod telemetry;
 pub mod tls;

@@ -1,19 +1,258 @@
-//! `weir run`.
+//! `weir run`: one command as a protected workload, with an agent inside this process unless one is running.
 
-use super::Exit;
+use std::{
+    ffi::OsString,
+    fs, io,
+    os::unix::process::CommandExt,
+    path::{Path, PathBuf},
+    process::{self, ExitStatus},
+    time::Duration,
+};
+
+use rustix::process::{Pid, Signal, geteuid, kill_process};
+use tokio::{
+    process::{Child, Command},
+    signal::unix::{SignalKind, signal},
+    sync::mpsc,
+};
+
+use super::{Exit, output::complain};
+use crate::{
+    app::{App, StartError},
+    config::{Config, Flags, OnStop, default_control, pin_dir, runtime_dir},
+    control::{Ask, Client},
+    intercept::cgroup2_root,
+    telemetry,
+};
 
 #[derive(Debug, clap::Args)]
-pub struct Args {}
+pub struct Args {
+    #[command(flatten)]
+    flags: Flags,
+    /// Name of the workload, for `workloads: [{name: ...}]` in policies [default: the command's file name]
+    #[arg(long, value_name = "N")]
+    name: Option<String>,
+    /// Journal what would have happened, refuse and mask nothing
+    #[arg(long)]
+    observe: bool,
+    /// Say what weir does, on standard error; twice for more
+    #[arg(short, long, action = clap::ArgAction::Count)]
+    verbose: u8,
+    /// The command and its arguments
+    #[arg(trailing_var_arg = true, required = true, value_name = "CMD")]
+    command: Vec<OsString>,
+}
 
 pub fn run(args: Args) -> Exit {
-    let _ = args;
-    todo!()
+    telemetry::start(match args.verbose {
+        0 => "error",
+        1 => "info",
+        _ => "debug",
+    });
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(Exit::Host, format!("run: start the runtime: {error}")),
+    };
+    runtime.block_on(async {
+        match protect(args).await {
+            Ok(code) => Exit::Code(code),
+            Err(failure) => fail(failure.exit, failure.message),
+        }
+    })
+}
+
+/// What kept the command from running.
+struct Failure {
+    exit: Exit,
+    message: String,
+}
+
+impl Failure {
+    fn new(exit: Exit, message: impl Into<String>) -> Self {
+        Self { exit, message: message.into() }
+    }
+}
+
+impl From<StartError> for Failure {
+    fn from(error: StartError) -> Self {
+        Self::new(error.exit(), error.to_string())
+    }
+}
+
+async fn protect(args: Args) -> Result<u8, Failure> {
+    let cgroup2 = preflight()?;
+    let cgroup = RunCgroup::create(&cgroup2).map_err(|error| {
+        Failure::new(Exit::Host, format!("run: create a cgroup below {}: {error}", cgroup2.display()))
+    })?;
+    let name = args.name.clone().unwrap_or_else(|| default_name(&args.command));
+    // An agent that is running protects with its own policies; a run with policies of its own brings its own agent.
+    let control = args.flags.control.clone().unwrap_or_else(default_control);
+    if args.flags.policies.is_empty()
+        && let Ok(client) = Client::connect(&control)
+    {
+        return with_running_agent(client, &args, &name, &cgroup).await;
+    }
+    with_own_agent(args, &name, cgroup).await
+}
+
+/// Says exactly what is missing, before anything is touched.
+fn preflight() -> Result<PathBuf, Failure> {
+    if !geteuid().is_root() {
+        let message = format!(
+            "run: needs root to load kernel programs and to make a cgroup; this is uid {}: run it with sudo",
+            geteuid().as_raw()
+        );
+        return Err(Failure::new(Exit::Host, message));
+    }
+    cgroup2_root().map_err(|error| Failure::new(Exit::Host, format!("run: {error}")))
+}
+
+fn default_name(command: &[OsString]) -> String {
+    let file_name = command.first().and_then(|program| Path::new(program).file_name());
+    file_name.map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+async fn with_running_agent(mut client: Client, args: &Args, name: &str, cgroup: &RunCgroup) -> Result<u8, Failure> {
+    if args.observe || args.flags.journal.is_some() {
+        let message = "run: an agent is running and has its own mode and journal: drop --observe and --journal, or give --policies";
+        return Err(Failure::new(Exit::Usage, message));
+    }
+    let ask = Ask::Enroll { name: name.to_owned(), cgroup: cgroup.workload.clone() };
+    client.ask(&ask).map_err(|error| Failure::new(Exit::Failed, format!("run: {error}")))?;
+    let status = execute(&args.command, &cgroup.workload).await?;
+    // The agent withdraws the workload when this connection closes.
+    drop(client);
+    Ok(status)
+}
+
+async fn with_own_agent(args: Args, name: &str, cgroup: RunCgroup) -> Result<u8, Failure> {
+    let mut config = Config::load(None, args.flags, Some(OnStop::Release))
+        .map_err(|error| Failure::new(Exit::Usage, format!("run: {error}")))?;
+    let instance = runtime_dir().join(format!("run-{}", process::id()));
+    config.pin_dir = pin_dir(&instance);
+    config.control = instance.join("control.sock");
+    config.runtime_dir = instance.clone();
+    config.observe = args.observe;
+    config.top_cgroup = Some(config.top_cgroup.unwrap_or_else(|| cgroup.top.clone()));
+    let app = App::start(config).await?;
+    app.enroll(name, &cgroup.workload).map_err(|error| Failure::new(Exit::Failed, format!("run: {error}")))?;
+    let status = execute(&args.command, &cgroup.workload).await;
+    app.wait_idle(LAST_SESSIONS_TIMEOUT).await;
+    // Processes that the command left behind stay refused: releasing the kernel programs would give them the open network.
+    let abandoned = !cgroup.is_empty();
+    app.stop(if abandoned { OnStop::Refuse } else { OnStop::Release }).await;
+    if !abandoned {
+        let _ = fs::remove_dir_all(&instance);
+    }
+    status
+}
+
+/// Runs the command inside the cgroup and waits for it, passing signals on.
+async fn execute(command: &[OsString], cgroup: &Path) -> Result<u8, Failure> {
+    let program = std::env::current_exe().map_err(|error| Failure::new(Exit::Host, format!("run: find weir itself: {error}")))?;
+    let mut child = Command::new(program)
+        .arg("__enter")
+        .arg(cgroup)
+        .arg("--")
+        .args(command)
+        .spawn()
+        .map_err(|error| Failure::new(Exit::Failed, format!("run: start the command: {error}")))?;
+    let status = wait(&mut child).await.map_err(|error| Failure::new(Exit::Failed, format!("run: wait for the command: {error}")))?;
+    Ok(exit_code(status))
+}
+
+async fn wait(child: &mut Child) -> io::Result<ExitStatus> {
+    let (tx, mut signals) = mpsc::channel(SIGNALS_MAX);
+    let kinds = [Signal::HUP, Signal::INT, Signal::QUIT, Signal::TERM, Signal::USR1, Signal::USR2];
+    for kind in kinds {
+        let mut stream = signal(SignalKind::from_raw(kind.as_raw()))?;
+        let tx = tx.clone();
+        tokio::spawn(async move {
+            while stream.recv().await.is_some() && tx.send(kind).await.is_ok() {}
+        });
+    }
+    let pid = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
+    loop {
+        tokio::select! {
+            status = child.wait() => return status,
+            Some(kind) = signals.recv() => {
+                // The terminal sends these to the whole foreground group: the command has them already.
+                let from_terminal = matches!(kind, Signal::INT | Signal::QUIT) && is_foreground();
+                if let (false, Some(pid)) = (from_terminal, pid) {
+                    let _ = kill_process(pid, kind);
+                }
+            }
+        }
+    }
+}
+
+fn is_foreground() -> bool {
+    let group = rustix::process::getpgrp();
+    rustix::termios::tcgetpgrp(io::stdin()).is_ok_and(|foreground| foreground == group)
+}
+
+fn exit_code(status: ExitStatus) -> u8 {
+    use std::os::unix::process::ExitStatusExt;
+    let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
+    u8::try_from(code & 0xff).unwrap_or(u8::MAX)
+}
+
+/// The cgroups of one run: `top` carries the kernel programs, `workload` below it the command. Removed on drop, when empty.
+struct RunCgroup {
+    top: PathBuf,
+    workload: PathBuf,
+}
+
+impl RunCgroup {
+    fn create(root: &Path) -> io::Result<Self> {
+        let top = root.join(format!("weir-run-{}", process::id()));
+        let workload = top.join("workload");
+        fs::create_dir_all(&workload)?;
+        Ok(Self { top, workload })
+    }
+
+    fn is_empty(&self) -> bool {
+        let events = fs::read_to_string(self.top.join("cgroup.events"));
+        events.is_ok_and(|events| events.lines().any(|line| line == "populated 0"))
+    }
+}
+
+impl Drop for RunCgroup {
+    fn drop(&mut self) {
+        // Fails while a process of the command lives on; the programs on the cgroup then keep refusing it.
+        let _ = fs::remove_dir(&self.workload);
+        let _ = fs::remove_dir(&self.top);
+    }
 }
 
 #[derive(Debug, clap::Args)]
-pub struct EnterArgs {}
-
-pub fn enter(args: EnterArgs) -> Exit {
-    let _ = args;
-    todo!()
+pub struct EnterArgs {
+    cgroup: PathBuf,
+    #[arg(trailing_var_arg = true, required = true)]
+    command: Vec<OsString>,
 }
+
+/// Moves this process into the cgroup and becomes the command: no moment of it runs outside.
+pub fn enter(args: EnterArgs) -> Exit {
+    if let Err(error) = fs::write(args.cgroup.join("cgroup.procs"), "0") {
+        return fail(Exit::Host, format!("run: enter {}: {error}", args.cgroup.display()));
+    }
+    let Some((program, arguments)) = args.command.split_first() else {
+        return fail(Exit::Usage, "run: no command");
+    };
+    let error = process::Command::new(program).args(arguments).exec();
+    let code = if error.kind() == io::ErrorKind::NotFound { NOT_FOUND } else { NOT_EXECUTABLE };
+    fail(Exit::Code(code), format!("run: {}: {error}", program.to_string_lossy()))
+}
+
+fn fail(exit: Exit, message: impl std::fmt::Display) -> Exit {
+    complain(message);
+    exit
+}
+
+/// Sessions that outlive the command by a moment (a last message under way) may end by themselves.
+const LAST_SESSIONS_TIMEOUT: Duration = Duration::from_secs(2);
+const SIGNALS_MAX: usize = 16;
+/// As shells say it: command not found, and found but not executable.
+const NOT_FOUND: u8 = 127;
+const NOT_EXECUTABLE: u8 = 126;

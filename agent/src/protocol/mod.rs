@@ -17,7 +17,7 @@ use crate::{
     credential::Pin,
     flow::{Failure, Reason, Request, Side},
     mask::Masked,
-    policy::Verdict,
+    policy::{Denied, Verdict},
 };
 
 /// What a conversation wants done next. Steps are performed in the order in which they are returned.
@@ -45,6 +45,15 @@ pub enum Step {
     Secure(Side),
     /// As many whole messages as the input held, not one by one.
     Send { to: Side, bytes: Bytes },
+}
+
+/// Why a connection is refused before it has a conversation.
+#[derive(Clone, Debug)]
+pub enum Refused {
+    /// Policy says no.
+    Denied(Denied),
+    /// Something that must work does not.
+    Failed(Failure),
 }
 
 /// What a conversation saw and the journal should know. Free text has been through `mask`.
@@ -86,7 +95,7 @@ pub struct TlsFacts {
 /// The relay calls `receive` for a side whenever it has new input for it, and for both sides (input possibly empty) after
 /// any other method was called or any step was returned, again and again until it returns `Ok(None)` for both. A conversation
 /// may therefore queue steps internally and hand them out from `receive`, and what one side said may unblock the other.
-pub trait Conversation: Send {
+pub trait Conversation: Send + Sync {
     /// Takes what it can from `input`, leaving partial messages in place. After `Step::Decide`, takes nothing more from
     /// downstream until `decided`.
     ///

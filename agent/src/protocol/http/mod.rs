@@ -28,16 +28,18 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use hyper::{server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::{
     credential::Pin,
-    flow::{Failure, Reason},
+    flow::{Failure, Reason, SessionId},
     judge::SessionJudge,
-    mask::KnownSecrets,
+    mask::{KnownSecrets, Scrubber},
     policy::Permit,
+    protocol::Refused,
 };
 use plan::Plan;
 use service::Service;
@@ -83,6 +85,12 @@ impl Default for Limits {
             whole_body_bytes_max: 64 * 1024,
         }
     }
+}
+
+/// What a client hears whose connection is refused before it has a service: one response, then the end.
+#[must_use]
+pub fn refusal(refused: &Refused, session: SessionId, scrubber: &Scrubber) -> Bytes {
+    problem::Problem::of(refused).bytes(session, scrubber)
 }
 
 /// Bytes that hyper buffers for each direction of each leg.

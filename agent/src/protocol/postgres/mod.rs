@@ -14,7 +14,7 @@ mod catalog;
 mod errors;
 mod frontend;
 mod login;
-pub mod lookup;
+mod lookup;
 mod names;
 mod plans;
 mod queue;
@@ -27,6 +27,7 @@ mod startup;
 mod tests;
 
 pub use catalog::Catalog;
+pub use lookup::Lookup;
 
 use std::{collections::VecDeque, fmt, sync::Arc};
 
@@ -42,7 +43,7 @@ use self::{
     session::Session,
     startup::Opening,
 };
-use super::{Conversation, Observation, Step, TlsFacts};
+use super::{Conversation, Observation, Refused, Step, TlsFacts};
 use crate::{
     credential::Pin,
     flow::{Failure, Reason, Request, SessionId, Side},
@@ -71,6 +72,15 @@ pub struct BackendKey {
 impl fmt::Debug for BackendKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("BackendKey").field("process", &self.process).finish_non_exhaustive()
+    }
+}
+
+/// What a client hears whose connection is refused before it has a conversation: FATAL, with the rule that refused it.
+#[must_use]
+pub fn refusal(refused: &Refused, session: SessionId) -> Bytes {
+    match refused {
+        Refused::Denied(denied) => errors::login_denial(denied, session),
+        Refused::Failed(failure) => errors::farewell(failure, session),
     }
 }
 
