@@ -47,7 +47,8 @@ pub(super) fn print_json(value: &serde_json::Value) {
 }
 
 fn report(loaded: &Loaded, as_json: bool) -> Exit {
-    let mut warnings: Vec<String> = loaded.warnings.iter().map(|warning| format!("{}:{}: {}", warning.file, warning.line, warning.message)).collect();
+    let mut warnings: Vec<String> =
+        loaded.warnings.iter().map(|warning| format!("{}:{}: {}", warning.file, warning.line, warning.message)).collect();
     warnings.extend(loaded.credentials.iter().flat_map(|credential| exposed(credential)));
     let (upstreams, credentials, policies) = (loaded.set.upstreams.len(), loaded.credentials.len(), loaded.set.policies.len());
     let tests = loaded.tests.len();
@@ -85,8 +86,11 @@ fn exposed(credential: &CredentialSpec) -> Vec<String> {
         Some(Value::Literal(_)) | None => None,
     };
     let secrets = [credential.password.as_ref(), credential.token.as_ref()];
-    let mut warnings: Vec<String> =
-        secrets.into_iter().flatten().filter_map(|source| exposed_source(source).map(|why| format!("credential `{}`: {why}", credential.name))).collect();
+    let mut warnings: Vec<String> = secrets
+        .into_iter()
+        .flatten()
+        .filter_map(|source| exposed_source(source).map(|why| format!("credential `{}`: {why}", credential.name)))
+        .collect();
     if let Some(SecretSource::File(path)) = user
         && !path.exists()
     {
@@ -101,7 +105,9 @@ fn exposed_source(source: &SecretSource) -> Option<String> {
             Ok(metadata) => readable_by_all(path, &metadata),
             Err(error) => Some(format!("{}: {error}", path.display())),
         },
-        SecretSource::Env(name) => Some(format!("the environment variable {name} can be read by whoever may read the agent's /proc: prefer file or systemd")),
+        SecretSource::Env(name) => Some(format!(
+            "the environment variable {name} can be read by whoever may read the agent's /proc: prefer file or systemd"
+        )),
         SecretSource::Exec(_) | SecretSource::Systemd(_) => None,
     }
 }

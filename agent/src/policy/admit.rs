@@ -5,9 +5,7 @@ use std::{net::IpAddr, sync::Arc};
 use super::{
     Denied, Permit, PolicySet, ResolvedHosts,
     decide::denied,
-    object::{
-        DownstreamTls, Host, Mode, Policy, TlsMode, Unmatched, Upstream, UpstreamSelector, UpstreamTls, WorkloadSelector,
-    },
+    object::{DownstreamTls, Host, Mode, Policy, TlsMode, Unmatched, Upstream, UpstreamSelector, UpstreamTls, WorkloadSelector},
 };
 use crate::flow::{Flow, OrigDst, Protocol, Workload, canonical_ip};
 
@@ -85,7 +83,10 @@ impl PolicySet {
             (Some(found), Some(rival)) => Err(denied(
                 "weir",
                 "ambiguous",
-                format!("{} is both upstream {} and upstream {}, and neither is more specific", dst.0, found.best.name, rival.name),
+                format!(
+                    "{} is both upstream {} and upstream {}, and neither is more specific",
+                    dst.0, found.best.name, rival.name
+                ),
             )),
             _ => Ok(found),
         }
@@ -93,7 +94,8 @@ impl PolicySet {
 
     fn unmatched(&self, policies: &[&Arc<Policy>], flow: &Flow) -> Result<Permit, Denied> {
         let dst = flow.origin.orig_dst.0;
-        let refuses = |mode| policies.iter().find(move |policy| policy.spec.mode == mode && policy.spec.unmatched == Unmatched::Deny);
+        let refuses =
+            |mode| policies.iter().find(move |policy| policy.spec.mode == mode && policy.spec.unmatched == Unmatched::Deny);
         let denial = |policy: &&Arc<Policy>| {
             denied(&policy.name, "unmatched", format!("policy {} names no upstream at {dst}", policy.name))
         };
@@ -143,7 +145,12 @@ fn one_credential(permit: &Permit) -> Result<(), Denied> {
         Some((second, _)) => Err(denied(
             "weir",
             "ambiguous",
-            format!("policies {} and {} would inject different credentials into {}", first.name, second.name, permit.upstream().name),
+            format!(
+                "policies {} and {} would inject different credentials into {}",
+                first.name,
+                second.name,
+                permit.upstream().name
+            ),
         )),
     }
 }

@@ -58,7 +58,8 @@ impl Policy {
         }
         let allow = fires(Action::Allow);
         if let Some(why) = self.unreadable(request) {
-            let named = allow.is_some_and(|rule| matches!(request, Request::Statement(it) if rule.matcher.names_effects(it.effects)));
+            let named =
+                allow.is_some_and(|rule| matches!(request, Request::Statement(it) if rule.matcher.names_effects(it.effects)));
             match self.spec.on_unreadable {
                 OnUnreadable::Deny if !named => return Finding::Deny(denied(&self.name, "onUnreadable", why)),
                 OnUnreadable::Hold if !named => {

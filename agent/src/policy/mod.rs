@@ -9,6 +9,10 @@ pub mod object;
 mod pattern;
 pub mod rule;
 pub mod schema;
+#[cfg(test)]
+mod testkit;
+#[cfg(test)]
+mod tests;
 pub mod verdict;
 pub mod watch;
 

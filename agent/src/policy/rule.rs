@@ -144,7 +144,8 @@ impl HttpMatcher {
 
 /// A header may be sent several times: a deny takes any of the values, an allow needs all.
 fn header_matches(request: &HttpRequest, name: &str, pattern: &Pattern, allow: bool) -> bool {
-    let mut values = request.headers.iter().filter(|(sent, _)| sent == name).map(|(_, value)| pattern.matches_bytes(value)).peekable();
+    let mut values =
+        request.headers.iter().filter(|(sent, _)| sent == name).map(|(_, value)| pattern.matches_bytes(value)).peekable();
     values.peek().is_some() && if allow { values.all(|matched| matched) } else { values.any(|matched| matched) }
 }
 

@@ -233,7 +233,12 @@ impl Compiler<'_> {
             && !self.variables.iter().any(|(variable, _)| variable == root)
         {
             let Some((field, kind, about)) = field(root, &select.field) else {
-                return Err(self.unknown(expr, format!("`{root}` has no field `{}`", select.field), &select.field, names_of(root)));
+                return Err(self.unknown(
+                    expr,
+                    format!("`{root}` has no field `{}`", select.field),
+                    &select.field,
+                    names_of(root),
+                ));
             };
             self.ask(expr, about)?;
             return Ok((Node::Field(field), kind));
@@ -255,7 +260,9 @@ impl Compiler<'_> {
     /// A condition about two kinds of request would never hold.
     fn ask(&mut self, expr: &IdedExpr, about: Option<About>) -> Result<(), Finding> {
         match (self.about, about) {
-            (Some(one), Some(other)) if one != other => Err(self.wrong(expr, format!("asks about {one} and about {other}: no request is both"))),
+            (Some(one), Some(other)) if one != other => {
+                Err(self.wrong(expr, format!("asks about {one} and about {other}: no request is both")))
+            }
             (None, Some(_)) => {
                 self.about = about;
                 Ok(())
@@ -295,7 +302,9 @@ impl Compiler<'_> {
                 let condition = self.truth(condition)?;
                 let ((yes, kind), (no, other)) = (self.node(yes)?, self.node(no)?);
                 if kind.plain() != other.plain() {
-                    return Err(self.wrong(expr, format!("`?:` gives {} or {}: both must be the same", kind.words(), other.words())));
+                    return Err(
+                        self.wrong(expr, format!("`?:` gives {} or {}: both must be the same", kind.words(), other.words()))
+                    );
                 }
                 Ok((Node::Conditional(Box::new([*condition, yes, no])), kind.plain()))
             }
@@ -327,11 +336,21 @@ impl Compiler<'_> {
                 let of = self.node(of).and_then(|typed| self.expect(expr, typed, Type::Text)).map(boxed)?;
                 Ok((Node::Matches(of, self.regex(pattern)?), Type::Bool))
             }
-            (name @ ("map" | "filter" | "exists_one" | "existsOne"), ..) => Err(self.wrong(expr, format!("{name}() is not available in conditions"))),
-            (operators::ADD | operators::SUBSTRACT | operators::MULTIPLY | operators::DIVIDE | operators::MODULO | operators::NEGATE, ..) => {
-                Err(self.wrong(expr, "arithmetic is not available in conditions"))
+            (name @ ("map" | "filter" | "exists_one" | "existsOne"), ..) => {
+                Err(self.wrong(expr, format!("{name}() is not available in conditions")))
             }
-            (name, ..) if FUNCTIONS.contains(&name) => Err(self.wrong(expr, format!("{name}() is called with the wrong arguments"))),
+            (
+                operators::ADD
+                | operators::SUBSTRACT
+                | operators::MULTIPLY
+                | operators::DIVIDE
+                | operators::MODULO
+                | operators::NEGATE,
+                ..,
+            ) => Err(self.wrong(expr, "arithmetic is not available in conditions")),
+            (name, ..) if FUNCTIONS.contains(&name) => {
+                Err(self.wrong(expr, format!("{name}() is called with the wrong arguments")))
+            }
             (name, ..) => Err(self.unknown(expr, format!("unknown function `{}`", name.trim_matches('_')), name, FUNCTIONS)),
         }
     }
@@ -344,7 +363,9 @@ impl Compiler<'_> {
             _ => false,
         };
         if left_kind.plain() != right_kind.plain() || !comparable {
-            return Err(self.wrong(expr, format!("{} cannot be compared with {} like this", left_kind.words(), right_kind.words())));
+            return Err(
+                self.wrong(expr, format!("{} cannot be compared with {} like this", left_kind.words(), right_kind.words()))
+            );
         }
         self.vocabulary(b, left_kind, &right)?;
         self.vocabulary(a, right_kind, &left)?;
@@ -381,7 +402,8 @@ impl Compiler<'_> {
         if self.variables.len() >= LOOPS_MAX {
             return Err(self.wrong(expr, format!("loops are nested at most {LOOPS_MAX} deep")));
         }
-        let starts_with = |value: bool| matches!(&loops.accu_init.expr, Expr::Literal(LiteralValue::Boolean(it)) if *it.inner() == value);
+        let starts_with =
+            |value: bool| matches!(&loops.accu_init.expr, Expr::Literal(LiteralValue::Boolean(it)) if *it.inner() == value);
         let (body, all) = match &loops.loop_step.expr {
             Expr::Call(CallExpr { func_name, args, .. }) => match args.as_slice() {
                 [_, body] if func_name == operators::LOGICAL_OR && starts_with(false) => (body, false),

@@ -202,7 +202,8 @@ impl<'a> Evaluation<'a> {
 
 /// A header's value; several of the same name are joined as RFC 9110, 5.2 says.
 fn header<'a>(headers: &'a [(String, Bytes)], name: &str) -> Option<Cow<'a, str>> {
-    let mut values = headers.iter().filter(|(sent, _)| sent.eq_ignore_ascii_case(name)).map(|(_, value)| String::from_utf8_lossy(value));
+    let mut values =
+        headers.iter().filter(|(sent, _)| sent.eq_ignore_ascii_case(name)).map(|(_, value)| String::from_utf8_lossy(value));
     let first = values.next()?;
     Some(values.fold(first, |joined, next| Cow::Owned(format!("{joined}, {next}"))))
 }

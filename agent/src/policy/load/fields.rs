@@ -141,7 +141,10 @@ pub(super) fn list<'n>(reporter: &Reporter<'_>, node: &'n Node, what: &str) -> &
 
 /// `500ms`, `30s`, `10m`, `1h`.
 pub(super) fn duration(reporter: &Reporter<'_>, node: &Node, what: &str) -> Option<Duration> {
-    let written = text(reporter, node, what)?;
+    let Value::Scalar { text: written, .. } = &node.value else {
+        reporter.error(node.span, format!("{what} must be a duration, not {}", kind(node)));
+        return None;
+    };
     let digits = written.bytes().take_while(u8::is_ascii_digit).count();
     let (count, unit) = written.split_at(digits);
     let millis = match unit {
@@ -151,9 +154,17 @@ pub(super) fn duration(reporter: &Reporter<'_>, node: &Node, what: &str) -> Opti
         "h" => 3_600_000,
         _ => 0,
     };
-    let read = count.parse::<u64>().ok().and_then(|count| count.checked_mul(millis)).filter(|total| (1..=DURATION_MS_MAX).contains(total));
+    let read = count
+        .parse::<u64>()
+        .ok()
+        .and_then(|count| count.checked_mul(millis))
+        .filter(|total| (1..=DURATION_MS_MAX).contains(total));
     if read.is_none() {
-        reporter.error_with(node.span, format!("{what} `{}` is not a duration", short(written)), "write 500ms, 30s, 10m or 1h; at most 24h");
+        reporter.error_with(
+            node.span,
+            format!("{what} `{}` is not a duration", short(written)),
+            "write 500ms, 30s, 10m or 1h; at most 24h",
+        );
     }
     read.map(Duration::from_millis)
 }
@@ -165,7 +176,12 @@ pub(super) fn name<'n>(reporter: &Reporter<'_>, node: &'n Node, what: &str) -> O
         && written.starts_with(|c: char| c.is_ascii_alphanumeric())
         && written.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'));
     if !fits {
-        reporter.error(node.span, format!("{what} must be letters, digits, `-`, `_` and `.`, at most {NAME_BYTES_MAX}, and start with a letter or digit"));
+        reporter.error(
+            node.span,
+            format!(
+                "{what} must be letters, digits, `-`, `_` and `.`, at most {NAME_BYTES_MAX}, and start with a letter or digit"
+            ),
+        );
         return None;
     }
     Some(written)
@@ -202,7 +218,8 @@ fn kind(node: &Node) -> &'static str {
 /// YAML 1.2's core schema: what a plain scalar may be besides text.
 fn is_special(text: &str) -> bool {
     let named = ["", "~", "null", "Null", "NULL", "true", "True", "TRUE", "false", "False", "FALSE"];
-    named.contains(&text) || (text.starts_with(|c: char| c.is_ascii_digit() || matches!(c, '+' | '-' | '.')) && text.parse::<f64>().is_ok())
+    named.contains(&text)
+        || (text.starts_with(|c: char| c.is_ascii_digit() || matches!(c, '+' | '-' | '.')) && text.parse::<f64>().is_ok())
 }
 
 const TEXT_BYTES_MAX: usize = 16 * 1024;

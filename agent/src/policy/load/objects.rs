@@ -101,7 +101,9 @@ fn host(reporter: &Reporter<'_>, node: &Node) -> Option<Host> {
     }
     let help = match written {
         _ if written.contains('*') => "a host is one name, address or network: patterns cannot be resolved",
-        _ if written.contains(':') && written.rsplit(':').next().is_some_and(|port| port.parse::<u16>().is_ok()) => "the port belongs in `ports:`",
+        _ if written.contains(':') && written.rsplit(':').next().is_some_and(|port| port.parse::<u16>().is_ok()) => {
+            "the port belongs in `ports:`"
+        }
         _ => "write a name, an address or a network",
     };
     reporter.error_with(node.span, format!("`{}` is not a host", short(written)), help);
@@ -189,7 +191,8 @@ fn source(reporter: &Reporter<'_>, node: &Node, what: &str) -> Option<SecretSour
         "file" => path(reporter, value, "file").map(SecretSource::File),
         "env" => {
             let name = text(reporter, value, "env")?;
-            let fits = !name.starts_with(|c: char| c.is_ascii_digit()) && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+            let fits =
+                !name.starts_with(|c: char| c.is_ascii_digit()) && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
             if !fits {
                 reporter.hide(value.span);
                 reporter.error(value.span, "env must be the name of an environment variable, not its value");
@@ -198,8 +201,10 @@ fn source(reporter: &Reporter<'_>, node: &Node, what: &str) -> Option<SecretSour
             Some(SecretSource::Env(name.to_owned()))
         }
         "exec" => {
-            let arguments: Vec<String> =
-                list(reporter, value, "exec").iter().filter_map(|node| text(reporter, node, "an argument").map(str::to_owned)).collect();
+            let arguments: Vec<String> = list(reporter, value, "exec")
+                .iter()
+                .filter_map(|node| text(reporter, node, "an argument").map(str::to_owned))
+                .collect();
             let program = arguments.first()?;
             if !program.starts_with('/') {
                 reporter.error(value.span, "exec must start with the absolute path of a program");

@@ -30,7 +30,8 @@ pub(in crate::policy) const JOURNAL_KEYS: &[&str] = &["statements", "rows", "bod
 pub(super) fn policy(reporter: &Reporter<'_>, spec: &Node, name: &str, known: &Known) -> Option<PolicySpec> {
     let what = "the spec of a Policy";
     let map = Map::read(reporter, spec, what, POLICY_KEYS)?;
-    let workloads = map.require(reporter, what, "workloads", POLICY_KEYS).map(|node| list(reporter, node, "workloads")).unwrap_or_default();
+    let workloads =
+        map.require(reporter, what, "workloads", POLICY_KEYS).map(|node| list(reporter, node, "workloads")).unwrap_or_default();
     let upstreams = map.get("upstreams").map(|node| list(reporter, node, "upstreams")).unwrap_or_default();
     let masks = map.get("mask").map(|node| list(reporter, node, "mask")).unwrap_or_default();
     let mut names = HashSet::new();
@@ -40,7 +41,10 @@ pub(super) fn policy(reporter: &Reporter<'_>, spec: &Node, name: &str, known: &K
         upstreams: upstreams.iter().filter_map(|node| upstream_selector(reporter, node, known)).collect(),
         unmatched: map.get("unmatched").and_then(|node| word(reporter, node, "unmatched", UNMATCHED)).unwrap_or_default(),
         mode: map.get("mode").and_then(|node| word(reporter, node, "mode", MODES)).unwrap_or_default(),
-        on_unreadable: map.get("onUnreadable").and_then(|node| word(reporter, node, "onUnreadable", ON_UNREADABLE)).unwrap_or_default(),
+        on_unreadable: map
+            .get("onUnreadable")
+            .and_then(|node| word(reporter, node, "onUnreadable", ON_UNREADABLE))
+            .unwrap_or_default(),
         inject: map.get("inject").and_then(|node| inject(reporter, node, known)),
         rules: map.get("rules").map(|node| rules::rules(reporter, node, name)).unwrap_or_default(),
         masks,
@@ -80,7 +84,11 @@ fn workload(reporter: &Reporter<'_>, node: &Node) -> Option<WorkloadSelector> {
 fn cgroup(reporter: &Reporter<'_>, node: &Node) -> Option<Glob> {
     let written = text(reporter, node, "cgroup")?;
     if !written.starts_with('/') || written == "/" {
-        reporter.error_with(node.span, "cgroup must be a path below the root of the v2 hierarchy", "write /weir.slice/** or /system.slice/*.service");
+        reporter.error_with(
+            node.span,
+            "cgroup must be a path below the root of the v2 hierarchy",
+            "write /weir.slice/** or /system.slice/*.service",
+        );
         return None;
     }
     glob(reporter, node, written, Reading { path: true, ..Reading::default() })
@@ -90,7 +98,11 @@ fn unit<'n>(reporter: &Reporter<'_>, node: &'n Node) -> Option<&'n str> {
     let written = text(reporter, node, "unit")?;
     let suffixes = [".service", ".scope", ".slice", ".socket", ".mount"];
     if written.contains(['*', '/']) || !suffixes.iter().any(|suffix| written.ends_with(suffix)) {
-        reporter.error_with(node.span, format!("`{}` is not a unit", short(written)), "write it in full: orders.service; for patterns use cgroup");
+        reporter.error_with(
+            node.span,
+            format!("`{}` is not a unit", short(written)),
+            "write it in full: orders.service; for patterns use cgroup",
+        );
         return None;
     }
     Some(written)
@@ -140,9 +152,12 @@ fn inject(reporter: &Reporter<'_>, node: &Node, known: &Known) -> Option<Inject>
     let (needs, has) = match &http {
         Some(HttpPlace::Basic) => ("a user and a password", credential.user.is_some() && credential.password.is_some()),
         Some(HttpPlace::Bearer | HttpPlace::Header(_) | HttpPlace::Query(_)) => ("a token", credential.token.is_some()),
-        None => ("a token, or a user and a password", credential.token.is_some() || (credential.user.is_some() && credential.password.is_some())),
+        None => (
+            "a token, or a user and a password",
+            credential.token.is_some() || (credential.user.is_some() && credential.password.is_some()),
+        ),
     };
-    if !has {
+    if !has && !known.flawed.contains(&credential.name) {
         reporter.error(named.span, format!("credential `{written}` is injected like this only if it has {needs}"));
     }
     Some(Inject { credential: Arc::clone(credential), http })
@@ -221,7 +236,11 @@ fn column(reporter: &Reporter<'_>, node: &Node) -> Option<ColumnPattern> {
     let written = text(reporter, node, "a column")?;
     let lower = written.to_lowercase();
     let [schema, table, column] = split_dots(&lower)[..] else {
-        reporter.error_with(node.span, format!("`{}` is not schema.table.column", short(written)), "write *.users.password for any schema");
+        reporter.error_with(
+            node.span,
+            format!("`{}` is not schema.table.column", short(written)),
+            "write *.users.password for any schema",
+        );
         return None;
     };
     let part = |text: &str| {
@@ -246,7 +265,7 @@ fn mask_with(reporter: &Reporter<'_>, node: &Node) -> Option<MaskWith> {
     };
     let map = Map::read(reporter, node, "with", &["keepDomain", "constant"])?;
     match (map.get("keepDomain"), map.get("constant")) {
-        (Some(flag), None) => word(reporter, flag, "keepDomain", &[("true", MaskWordTrue)]).map(|_| MaskWith::KeepDomain),
+        (Some(flag), None) => word(reporter, flag, "keepDomain", &[("true", True)]).map(|_| MaskWith::KeepDomain),
         (None, Some(constant)) => {
             let written = text(reporter, constant, "constant")?;
             if written.len() > CONSTANT_BYTES_MAX {
@@ -264,7 +283,7 @@ fn mask_with(reporter: &Reporter<'_>, node: &Node) -> Option<MaskWith> {
 
 /// `keepDomain: false` would mean nothing.
 #[derive(Clone, Copy)]
-struct MaskWordTrue;
+struct True;
 
 fn journal(reporter: &Reporter<'_>, node: &Node) -> Option<JournalSpec> {
     let map = Map::read(reporter, node, "journal", JOURNAL_KEYS)?;

@@ -85,7 +85,8 @@ fn message<'n>(reporter: &Reporter<'_>, node: &'n Node) -> Option<&'n str> {
 fn approval(reporter: &Reporter<'_>, node: &Node) -> Option<Approval> {
     let map = Map::read(reporter, node, "approval", APPROVAL_KEYS)?;
     let group = map.require(reporter, "approval", "group", APPROVAL_KEYS).and_then(|node| fields::name(reporter, node, "group"));
-    let timeout = map.require(reporter, "approval", "timeout", APPROVAL_KEYS).and_then(|node| duration(reporter, node, "timeout"));
+    let timeout =
+        map.require(reporter, "approval", "timeout", APPROVAL_KEYS).and_then(|node| duration(reporter, node, "timeout"));
     Some(Approval { group: group?.to_owned(), timeout: timeout? })
 }
 
@@ -113,7 +114,10 @@ fn matcher(reporter: &Reporter<'_>, node: &Node, action: Action, when: Option<(&
             }),
         },
         _ => {
-            reporter.error(node.span, "this rule mixes fields of SQL statements, HTTP requests and logins: no request is both; write one rule for each");
+            reporter.error(
+                node.span,
+                "this rule mixes fields of SQL statements, HTTP requests and logins: no request is both; write one rule for each",
+            );
             None
         }
     };
@@ -136,7 +140,9 @@ fn matcher(reporter: &Reporter<'_>, node: &Node, action: Action, when: Option<(&
 fn sql(reporter: &Reporter<'_>, map: &Map<'_>, action: Action) -> SqlMatcher {
     let entries = |key: &str| map.get(key).map(|node| list(reporter, node, key)).unwrap_or_default();
     let words: Vec<(&str, Effect)> = Effect::ALL.iter().map(|effect| (effect.word(), *effect)).collect();
-    let effects = map.get("effects").map(|_| entries("effects").iter().filter_map(|node| word(reporter, node, "an effect", &words)).collect());
+    let effects = map
+        .get("effects")
+        .map(|_| entries("effects").iter().filter_map(|node| word(reporter, node, "an effect", &words)).collect());
     let kind = |node| word::<ObjectKind>(reporter, node, "a kind of object", OBJECT_KINDS);
     SqlMatcher {
         effects,
@@ -172,7 +178,8 @@ fn http(reporter: &Reporter<'_>, map: &Map<'_>, action: Action) -> HttpMatcher {
         }
         for (_, key, value) in headers.entries() {
             let reading = Reading { fold: action != Action::Allow, ..Reading::default() };
-            let compiled = text(reporter, value, "the pattern of a header").and_then(|text| pattern(reporter, value, text, reading));
+            let compiled =
+                text(reporter, value, "the pattern of a header").and_then(|text| pattern(reporter, value, text, reading));
             matched.extend(header_name(reporter, key).zip(compiled));
         }
     }
@@ -197,7 +204,11 @@ fn method(reporter: &Reporter<'_>, node: &Node) -> Option<String> {
 fn host(reporter: &Reporter<'_>, node: &Node) -> Option<Pattern> {
     let written = text(reporter, node, "a host")?;
     if written.contains(['/', ':']) && !written.contains('[') {
-        reporter.error_with(node.span, format!("`{}` is not a host", short(written)), "write the name alone: no scheme, port or path");
+        reporter.error_with(
+            node.span,
+            format!("`{}` is not a host", short(written)),
+            "write the name alone: no scheme, port or path",
+        );
         return None;
     }
     pattern(reporter, node, &written.to_ascii_lowercase(), Reading { fold: true, ..Reading::default() })
@@ -207,7 +218,11 @@ fn host(reporter: &Reporter<'_>, node: &Node) -> Option<Pattern> {
 fn paths(reporter: &Reporter<'_>, node: &Node, action: Action) -> Vec<Pattern> {
     let Some(written) = text(reporter, node, "a path") else { return Vec::new() };
     if !written.starts_with(['/', '*']) {
-        reporter.error_with(node.span, format!("the path `{}` does not start with `/`", short(written)), format!("did you mean `/{}`?", short(written)));
+        reporter.error_with(
+            node.span,
+            format!("the path `{}` does not start with `/`", short(written)),
+            format!("did you mean `/{}`?", short(written)),
+        );
         return Vec::new();
     }
     let reading = Reading { path: true, ..Reading::default() };
@@ -219,7 +234,10 @@ fn login(reporter: &Reporter<'_>, map: &Map<'_>, action: Action) -> LoginMatcher
     let reading = Reading { fold: action != Action::Allow, ..Reading::default() };
     let patterns = |key: &str| {
         let entries = map.get(key).map(|node| list(reporter, node, key)).unwrap_or_default();
-        entries.iter().filter_map(|node| text(reporter, node, key).and_then(|text| pattern(reporter, node, text, reading))).collect()
+        entries
+            .iter()
+            .filter_map(|node| text(reporter, node, key).and_then(|text| pattern(reporter, node, text, reading)))
+            .collect()
     };
     LoginMatcher { users: patterns("users"), databases: patterns("databases") }
 }

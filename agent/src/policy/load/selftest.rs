@@ -96,7 +96,8 @@ impl Expectation {
 pub(super) fn tests(reporter: &Reporter<'_>, spec: &Node) -> Vec<Test> {
     let Yaml::Map(entries) = &spec.value else { return Vec::new() };
     let node = entries.iter().find(|(key, _)| matches!(&key.value, Yaml::Scalar { text, .. } if text == "tests"));
-    node.map(|(_, node)| list(reporter, node, "tests").iter().filter_map(|node| test(reporter, node)).collect()).unwrap_or_default()
+    node.map(|(_, node)| list(reporter, node, "tests").iter().filter_map(|node| test(reporter, node)).collect())
+        .unwrap_or_default()
 }
 
 fn test(reporter: &Reporter<'_>, node: &Node) -> Option<Test> {
@@ -107,7 +108,11 @@ fn test(reporter: &Reporter<'_>, node: &Node) -> Option<Test> {
     let expectations = &[("deny", Expectation::Deny), ("allow", Expectation::Allow), ("hold", Expectation::Hold)];
     let expect = map.require(reporter, what, "expect", TEST_KEYS).and_then(|node| word(reporter, node, "expect", expectations));
     let protocol = protocol?;
-    let other = if protocol == Protocol::Http { &["sql", "user", "database", "application"][..] } else { &["method", "host", "path", "headers"] };
+    let other = if protocol == Protocol::Http {
+        &["sql", "user", "database", "application"][..]
+    } else {
+        &["method", "host", "path", "headers"]
+    };
     for key in other {
         if let Some(span) = map.key_span(key) {
             reporter.error(span, format!("`{key}` is not part of a test of {protocol}"));

@@ -46,7 +46,8 @@ impl fmt::Display for LoadError {
         }
         if let Some(source) = &self.source {
             let gutter = self.line.to_string();
-            let pad: String = source.chars().take(self.column.saturating_sub(1)).map(|c| if c == '\t' { '\t' } else { ' ' }).collect();
+            let pad: String =
+                source.chars().take(self.column.saturating_sub(1)).map(|c| if c == '\t' { '\t' } else { ' ' }).collect();
             write!(f, "\n  {gutter} | {source}\n  {:width$} | {pad}{}", "", "^".repeat(self.width.max(1)), width = gutter.len())?;
             if let Some(help) = &self.help {
                 write!(f, " {help}")?;
@@ -108,18 +109,17 @@ impl<'s> Reporter<'s> {
         self.hidden.borrow_mut().push(span);
     }
 
-    /// A line that could not even be parsed may hold a secret: it is shown only when nothing on it says so.
+    /// A line that could not even be parsed may hold a secret: in a file with credentials it is not shown.
     pub(super) fn syntax(&self, mark: Mark, message: String) {
-        let line = self.line(mark.line).to_lowercase();
         let end = Mark { column: mark.column + 1, ..mark };
-        if ["pass", "token", "secret", "key"].iter().any(|word| line.contains(word)) {
+        if self.source.text.to_lowercase().contains("credential") {
             self.hide(Span { start: Mark { column: 1, ..mark }, end: Mark { column: usize::MAX, ..mark } });
         }
         self.push(Span { start: mark, end }, message, None);
     }
 
-    pub(super) fn is_clean(&self) -> bool {
-        self.errors.borrow().is_empty()
+    pub(super) fn count(&self) -> usize {
+        self.errors.borrow().len()
     }
 
     /// The findings in the order of the file, with their lines.
@@ -142,7 +142,11 @@ impl<'s> Reporter<'s> {
         if errors.len() >= ERRORS_MAX {
             return;
         }
-        let end = if span.end.line == span.start.line { span.end.column } else { self.line(span.start.line).trim_end().chars().count() + 1 };
+        let end = if span.end.line == span.start.line {
+            span.end.column
+        } else {
+            self.line(span.start.line).trim_end().chars().count() + 1
+        };
         errors.push(LoadError {
             file: Arc::clone(&self.source.name),
             line: span.start.line,
@@ -168,10 +172,22 @@ pub(super) fn closest<'w>(written: &str, known: &[&'w str]) -> Option<&'w str> {
 /// A line with hidden spans and control characters made harmless, cut to a readable length.
 fn visible(text: &str, line: usize, hidden: &[Span]) -> String {
     let covers = |column: usize| {
-        hidden.iter().any(|span| (span.start.line, span.start.column) <= (line, column) && (line, column) < (span.end.line, span.end.column))
+        hidden.iter().any(|span| {
+            (span.start.line, span.start.column) <= (line, column) && (line, column) < (span.end.line, span.end.column)
+        })
     };
     let shown = text.trim_end().chars().take(LINE_CHARS_MAX).enumerate();
-    shown.map(|(index, c)| if covers(index + 1) { '*' } else if c.is_control() && c != '\t' { '\u{fffd}' } else { c }).collect()
+    shown
+        .map(|(index, c)| {
+            if covers(index + 1) {
+                '*'
+            } else if c.is_control() && c != '\t' {
+                '\u{fffd}'
+            } else {
+                c
+            }
+        })
+        .collect()
 }
 
 /// More mistakes than anyone fixes in one go.
