@@ -105,6 +105,15 @@ fn a_stream_does_not_escape_rules_or_masks() {
     assert!(denied(&set(&["onUnreadable: allow, rules: [{name: r, deny: {effects: [drop]}}]"]), &Request::Stream).is_none());
 }
 
+#[test]
+fn a_replication_connection_does_not_escape_rules_or_masks() {
+    let login = Request::Login(Login { user: "u".into(), replication: true, ..Login::default() });
+    assert!(denied(&set(&["unmatched: deny"]), &login).is_none());
+    let masking = "mask: [{name: m, columns: ['*.*.x']}]";
+    assert_eq!(denied(&set(&[masking]), &login).as_deref(), Some("p0/onUnreadable"));
+    assert!(denied(&set(&[&format!("onUnreadable: allow, {masking}")]), &login).is_none());
+}
+
 // HTTP.
 
 #[test]

@@ -17,8 +17,11 @@ impl<'n> Map<'n> {
     /// Reads a mapping; unknown and repeated keys are reported. `what` names it in messages.
     pub(super) fn read(reporter: &Reporter<'_>, node: &'n Node, what: &str, known: &[&str]) -> Option<Self> {
         let map = Self::read_open(reporter, node, what)?;
-        for (key, _) in map.entries {
+        for (key, value) in map.entries {
             let Value::Scalar { text, .. } = &key.value else { continue };
+            if !known.contains(&text.as_str()) && SECRETIVE.iter().any(|part| text.to_lowercase().contains(part)) {
+                reporter.hide(value.span);
+            }
             if text == "<<" {
                 reporter.error(key.span, "merge keys (`<<`) are not part of YAML 1.2: write the keys out");
             } else if !known.contains(&text.as_str()) {
@@ -222,6 +225,8 @@ fn is_special(text: &str) -> bool {
         || (text.starts_with(|c: char| c.is_ascii_digit() || matches!(c, '+' | '-' | '.')) && text.parse::<f64>().is_ok())
 }
 
+/// What the value of an unknown key may be by its name: a secret that stands in the wrong place is not shown.
+const SECRETIVE: &[&str] = &["auth", "cred", "key", "pas", "pwd", "secret", "toke", "tokn", "value"];
 const TEXT_BYTES_MAX: usize = 16 * 1024;
 const NAME_BYTES_MAX: usize = 128;
 const LIST_ENTRIES_MAX: usize = 4096;

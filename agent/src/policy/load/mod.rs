@@ -284,6 +284,17 @@ fn warnings(documents: &[Document<'_>], sources: &[SourceFile], policies: &[Pars
                         ),
                     );
                 }
+                let opaque =
+                    known.upstreams.iter().find(|it| it.protocol == Some(Protocol::Tcp) && parsed.policy.selects_upstream(it));
+                if let Some(upstream) = opaque.filter(|_| parsed.policy.inspects()) {
+                    warn(
+                        document,
+                        format!(
+                            "upstream `{}` is declared as tcp: what policy `{}` asks for cannot be applied to it, so `onUnreadable` decides",
+                            upstream.name, document.name
+                        ),
+                    );
+                }
                 if let Some(rule) = spec.rules.iter().find(|rule| rule.action == Action::Hold) {
                     warn(document, format!("rule {} holds: until there is an approval desk, it denies", rule.name));
                 }

@@ -139,7 +139,9 @@ impl<'s> Reporter<'s> {
 
     fn push(&self, span: Span, message: String, help: Option<String>) {
         let mut errors = self.errors.borrow_mut();
-        if errors.len() >= ERRORS_MAX {
+        let known =
+            |error: &LoadError| (error.line, error.column) == (span.start.line, span.start.column) && error.message == message;
+        if errors.len() >= ERRORS_MAX || errors.iter().any(known) {
             return;
         }
         let end = if span.end.line == span.start.line {

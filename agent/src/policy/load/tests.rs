@@ -1,7 +1,10 @@
 use std::path::PathBuf;
 
 use super::{LoadErrors, SourceFile, load_sources, load_untested, read_files};
-use crate::policy::testkit::{UPSTREAM, load, read};
+use crate::policy::{
+    object::{DownstreamTls, MaskWith},
+    testkit::{UPSTREAM, load, read},
+};
 
 fn errors(text: &str) -> Vec<(usize, usize, String)> {
     let LoadErrors(errors) = load(text).expect_err("it must not load");
@@ -100,6 +103,13 @@ fn a_secret_in_a_policy_is_refused_and_never_shown() {
         let LoadErrors(errors) = load(&text).unwrap_err();
         let shown = format!("{} {}", LoadErrors(errors.clone()), serde_json::to_string(&errors).unwrap());
         assert!(!shown.contains("hunter2"), "{spec}: {shown}");
+    }
+    for document in [
+        "apiVersion: weir/v1\nkind: Credential\nmetadata: {name: x}\npassword: hunter2\n",
+        "apiVersion: weir/v1\nkind: Policy\nmetadata: {name: x}\nspec: {workloads: [{name: w}], inject: {credential: c, token: hunter2}}\n",
+    ] {
+        let shown = load(document).unwrap_err().to_string();
+        assert!(!shown.contains("hunter2"), "{shown}");
     }
     let message = object_refusal("Credential", "{user: u, password: hunter2}");
     assert_eq!(message, "a secret does not belong in a policy file: use file, env, exec or systemd");
@@ -232,6 +242,79 @@ fn a_policy_whose_own_test_fails_is_not_loaded() {
     assert_eq!(errors.iter().map(|(line, column, _)| (*line, *column)).collect::<Vec<_>>(), [(15, 5), (16, 5)]);
     assert_eq!(errors[0].2, "the policy's own test fails: expected allow, got deny by p/d: denied by rule p/d");
     assert_eq!(errors[1].2, "the policy's own test fails: expected deny, got allow because no rule names it");
+}
+
+#[test]
+fn a_repeated_key_is_one_error() {
+    assert!(refusal("mask: [{name: m, name: m, jsonKeys: [a]}]").contains("given twice"));
+}
+
+/// The example of the design, without what this version does not do.
+#[test]
+fn the_whole_language_loads() {
+    let text = r#"
+apiVersion: weir/v1
+kind: Upstream
+metadata: {name: orders-db, labels: {env: prod}}
+spec:
+  hosts: [db.internal, 10.2.0.0/16]
+  ports: [5432]
+  protocol: postgres
+  tls: {mode: verify-full, ca: /etc/weir/db-ca.pem, serverName: db}
+  downstream: {tls: decline}
+---
+apiVersion: weir/v1
+kind: Credential
+metadata: {name: orders-db-app}
+spec:
+  user: orders_rw
+  password: {file: /etc/weir/secrets/orders-db}
+---
+apiVersion: weir/v1
+kind: Policy
+metadata: {name: orders}
+spec:
+  workloads:
+    - {unit: orders.service}
+    - {cgroup: "/weir.slice/**"}
+    - {exe: /usr/bin/psql, uid: 1000}
+    - {name: demo}
+  upstreams: [{labels: {env: prod}}]
+  unmatched: deny
+  mode: enforce
+  onUnreadable: deny
+  inject: {credential: orders-db-app}
+  rules:
+    - {name: no-drop, deny: {effects: [drop, truncate]}, message: "Destructive DDL needs a change ticket."}
+    - name: wide-writes
+      hold: {effects: [delete, update]}
+      when: "!stmt.hasWhere"
+      approval: {group: oncall-dba, timeout: 10m}
+    - {name: internal-api, allow: {methods: [GET], paths: ["/v1/**"]}}
+  mask:
+    - {name: pw, columns: ["*.users.password"], with: "null"}
+    - {name: pii, columns: ["public.customers.{email,phone}"], with: {keepDomain: true}}
+    - {name: last, columns: ["*.*.iban"], with: last4}
+    - {name: plain, columns: ["*.*.note"], with: null}
+    - {name: constant, columns: ["*.*.name"], with: {constant: "someone"}}
+    - {name: api, jsonKeys: [api_key, password, token], headers: [Authorization, Set-Cookie]}
+  journal: {statements: bounded}
+  tests:
+    - {proto: postgres, sql: "do $$begin execute 'drop'||' table x'; end$$", expect: deny}
+    - {proto: postgres, sql: "[read] t", expect: allow}
+    - {proto: postgres, sql: "[delete] t !where", expect: hold}
+    - {proto: http, method: POST, path: /v1/x, expect: deny}
+"#;
+    let loaded = load(text).unwrap_or_else(|errors| panic!("{errors}"));
+    let policy = &loaded.set.policies[0].spec;
+    let with: Vec<&MaskWith> = policy.masks.iter().map(|mask| &mask.with).collect();
+    let constant = MaskWith::Constant("someone".into());
+    assert_eq!(with, [&MaskWith::Null, &MaskWith::KeepDomain, &MaskWith::Last4, &MaskWith::Null, &constant, &MaskWith::Redact]);
+    assert_eq!(policy.masks[5].headers, ["authorization", "set-cookie"]);
+    assert!(policy.masks[1].columns[0].column.matcher.is_match("phone"));
+    assert_eq!(policy.rules[1].approval.as_ref().unwrap().timeout.as_secs(), 600);
+    let upstream = &loaded.set.upstreams[0];
+    assert_eq!((upstream.downstream_tls, upstream.tls.server_name.as_deref()), (DownstreamTls::Decline, Some("db")));
 }
 
 #[test]
