@@ -1,8 +1,14 @@
-use std::net::{IpAddr, Ipv4Addr};
+use std::{
+    collections::HashMap,
+    net::{IpAddr, Ipv4Addr},
+    sync::Arc,
+};
+
+use cel::Value;
 
 use super::{Facts, Fault, compile};
 use crate::{
-    flow::{Login, Protocol, Request, Workload},
+    flow::{Login, Object, Protocol, Request, Workload},
     policy::testkit::{http, sql},
 };
 
@@ -44,6 +50,69 @@ fn holds_on_statements() {
         "(stmt.textLen > 1000000) || stmt.objects.exists(o, o.name.matches('^sal.*s$'))",
     ] {
         assert_eq!(ask(text, &request), Ok(true), "{text}");
+    }
+}
+
+/// The interpreter that we do not use: what our evaluator says must be what CEL says.
+fn interpreted(text: &str, request: &Request) -> Option<bool> {
+    let Request::Statement(statement) = request else { panic!() };
+    let map = |entries: Vec<(&str, Value)>| {
+        Value::from(entries.into_iter().map(|(key, value)| (key.to_owned(), value)).collect::<HashMap<String, Value>>())
+    };
+    let list = |values: Vec<Value>| Value::List(Arc::new(values));
+    let word = |word: &str| Value::from(word.to_owned());
+    let object = |object: &Object| {
+        let kind = format!("{:?}", object.kind).to_lowercase();
+        let schema = object.schema.as_deref().unwrap_or("");
+        map(vec![
+            ("kind", word(&kind)),
+            ("schema", word(schema)),
+            ("name", word(&object.name)),
+            ("write", Value::Bool(object.write)),
+        ])
+    };
+    let mut context = cel::Context::default();
+    context.add_variable_from_value(
+        "stmt",
+        map(vec![
+            ("effects", list(statement.effects.iter().map(|effect| word(effect.word())).collect())),
+            ("objects", list(statement.objects.iter().map(object).collect())),
+            ("hasWhere", Value::Bool(statement.has_where)),
+            ("readable", Value::Bool(statement.readable)),
+            ("whereTautology", Value::Bool(statement.where_tautology)),
+            ("textLen", Value::Int(i64::try_from(statement.text.len()).unwrap())),
+            ("count", Value::Int(i64::from(statement.count))),
+        ]),
+    );
+    match cel::Program::compile(text).unwrap().execute(&context) {
+        Ok(Value::Bool(value)) => Some(value),
+        _ => None,
+    }
+}
+
+#[test]
+fn says_what_the_interpreter_says() {
+    let requests = [sql("[]"), sql("[delete read] hr.salaries f() !where"), sql("[drop] a.b c.d e !real"), sql("garbage")];
+    let terms = [
+        "stmt.hasWhere",
+        "!stmt.readable",
+        "stmt.whereTautology == false",
+        "'delete' in stmt.effects",
+        "stmt.effects.exists(e, e == 'read' || e > 'drop')",
+        "stmt.effects.all(e, e in ['read', 'delete'])",
+        "stmt.objects.exists(o, o.schema == 'hr' && o.name.startsWith('sal'))",
+        "stmt.objects.all(o, o.kind == 'table' || o.write)",
+        "stmt.objects.exists(o, stmt.objects.exists(p, p.name < o.name))",
+        "size(stmt.objects) >= 2",
+        "stmt.textLen > 10 ? stmt.count == 1 : stmt.count != 1",
+        "stmt.objects.exists(o, o.name.matches('^[a-e]$') || o.name.contains('ala') || o.schema.endsWith('r'))",
+    ];
+    for request in &requests {
+        for (a, b) in terms.iter().zip(terms.iter().cycle().skip(5)) {
+            for text in [format!("{a} && {b}"), format!("{a} || !({b})"), format!("({a}) == ({b})")] {
+                assert_eq!(ask(&text, request).ok(), interpreted(&text, request), "{text} on {request:?}");
+            }
+        }
     }
 }
 

@@ -200,7 +200,7 @@ pub(super) fn start_of(span: Span) -> Span {
 }
 
 pub(super) fn short(text: &str) -> String {
-    let mut short: String = text.chars().take(SHOWN_CHARS_MAX).flat_map(char::escape_debug).collect();
+    let mut short: String = text.chars().take(SHOWN_CHARS_MAX).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
     if text.chars().nth(SHOWN_CHARS_MAX).is_some() {
         short.push('…');
     }
