@@ -123,3 +123,22 @@ fn eprint(text: &str) {
     // Nobody to tell is not an error.
     let _ = std::io::stderr().write_all(text.as_bytes());
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn warns_of_a_secret_that_every_user_can_read() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let with_mode = |mode| {
+            std::fs::set_permissions(file.path(), std::fs::Permissions::from_mode(mode)).unwrap();
+            exposed_source(&SecretSource::File(file.path().to_owned()))
+        };
+        assert!(with_mode(0o644).unwrap().contains("every user (mode 644)"));
+        assert_eq!(with_mode(0o400), None);
+        assert!(exposed_source(&SecretSource::File("/nonexistent/secret".into())).unwrap().contains("No such file"));
+    }
+}

@@ -88,11 +88,20 @@ impl Policy {
             Request::Statement(statement) if statement.effects.contains(Effect::ExecCode) => {
                 Some("this statement runs code that cannot be seen through".to_owned())
             }
-            Request::Stream if !self.spec.rules.is_empty() || !self.spec.masks.is_empty() || self.spec.inject.is_some() => {
+            // Rows come as a stream of changes, not as results of statements.
+            Request::Login(login) if login.replication && self.inspects() => {
+                Some(format!("policy {} cannot be applied to what a replication connection carries", self.name))
+            }
+            Request::Stream if self.inspects() => {
                 Some(format!("this connection speaks no protocol that policy {} can be applied to", self.name))
             }
             _ => None,
         }
+    }
+
+    /// True if obeying the policy takes reading what is said.
+    pub(in crate::policy) fn inspects(&self) -> bool {
+        !self.spec.rules.is_empty() || !self.spec.masks.is_empty() || self.spec.inject.is_some()
     }
 }
 

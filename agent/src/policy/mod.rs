@@ -1,4 +1,19 @@
-//! Pure decisions: who may reach what, what may be asked, what is masked. No tokio (but `watch`), no I/O of its own clock.
+//! Pure decisions: who may reach what, what may be asked, what is masked. No tokio, no sockets, no clock; `load` alone reads files.
+//!
+//! [`load::load`] makes a [`PolicySet`] of files, or says everything that is wrong with them. [`PolicySet::admit`] judges a
+//! connection and gives a [`Permit`]; [`PolicySet::decide`] judges each request under it:
+//!
+//! ```no_run
+//! # fn example(flow: &weir::flow::Flow, request: &weir::flow::Request, read_sql: &weir::policy::load::SqlReader) {
+//! use weir::policy::{ResolvedHosts, Verdict, load};
+//!
+//! let loaded = load::load(&["/etc/weir/policies".into()], read_sql, 1).expect("the policies are right");
+//! let permit = loaded.set.admit(flow, &ResolvedHosts::new()).expect("the flow is admitted");
+//! if let Verdict::Deny(denied) = loaded.set.decide(&permit, request) {
+//!     println!("{}: {}", denied.rule, denied.message);
+//! }
+//! # }
+//! ```
 
 mod admit;
 mod condition;
@@ -9,6 +24,10 @@ pub mod object;
 mod pattern;
 pub mod rule;
 pub mod schema;
+#[cfg(test)]
+mod testkit;
+#[cfg(test)]
+mod tests;
 pub mod verdict;
 pub mod watch;
 

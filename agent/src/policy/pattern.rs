@@ -18,6 +18,8 @@ pub(in crate::policy) struct Pattern {
 enum Shape {
     Any,
     Exact(Box<str>),
+    Prefix(Box<str>),
+    Suffix(Box<str>),
     Regex(Box<Regex>),
 }
 
@@ -34,10 +36,10 @@ impl Pattern {
     /// # Errors
     /// What is wrong with the glob.
     pub(in crate::policy) fn new(text: &str, reading: Reading) -> Result<Self, String> {
-        let shape = match text {
-            "*" if !reading.path => Shape::Any,
-            _ if !text.contains(['*', '?', '[', ']', '{', '}', '\\']) => Shape::Exact(text.into()),
-            _ => Shape::Regex(Box::new(regex(&compile(text, reading)?)?)),
+        let glob = compile(text, reading)?;
+        let shape = match simple(text, reading) {
+            Some(shape) => shape,
+            None => Shape::Regex(Box::new(regex(&glob)?)),
         };
         Ok(Self { shape, fold: reading.fold })
     }
@@ -49,10 +51,18 @@ impl Pattern {
     pub(in crate::policy) fn matches_bytes(&self, text: &[u8]) -> bool {
         match &self.shape {
             Shape::Any => true,
-            Shape::Exact(exact) if self.fold => exact.as_bytes().eq_ignore_ascii_case(text),
-            Shape::Exact(exact) => exact.as_bytes() == text,
+            Shape::Exact(exact) => self.same(exact, text),
+            Shape::Prefix(prefix) => text.get(..prefix.len()).is_some_and(|start| self.same(prefix, start)),
+            Shape::Suffix(suffix) => {
+                let start = text.len().checked_sub(suffix.len());
+                start.and_then(|start| text.get(start..)).is_some_and(|end| self.same(suffix, end))
+            }
             Shape::Regex(regex) => regex.is_match(text),
         }
+    }
+
+    fn same(&self, literal: &str, text: &[u8]) -> bool {
+        if self.fold { literal.as_bytes().eq_ignore_ascii_case(text) } else { literal.as_bytes() == text }
     }
 
     /// True for `*`: it matches what is not known, too.
@@ -67,6 +77,22 @@ impl Pattern {
 /// What is wrong with the glob.
 pub(in crate::policy) fn glob(text: &str, reading: Reading) -> Result<Glob, String> {
     Ok(Glob { text: Arc::from(text), matcher: matcher(&compile(text, reading)?)? })
+}
+
+/// Most patterns are a literal with at most one star at an end: no regular expression is needed for those.
+fn simple(text: &str, reading: Reading) -> Option<Shape> {
+    let plain = |text: &str| !text.contains(['*', '?', '[', ']', '{', '}', '\\']);
+    match text {
+        _ if plain(text) => Some(Shape::Exact(text.into())),
+        "*" if !reading.path => Some(Shape::Any),
+        _ if reading.path => {
+            text.strip_suffix("**").filter(|rest| rest.ends_with('/') && plain(rest)).map(|rest| Shape::Prefix(rest.into()))
+        }
+        _ => {
+            let prefix = text.strip_suffix('*').filter(|rest| plain(rest)).map(|rest| Shape::Prefix(rest.into()));
+            prefix.or_else(|| text.strip_prefix('*').filter(|rest| plain(rest)).map(|rest| Shape::Suffix(rest.into())))
+        }
+    }
 }
 
 fn compile(text: &str, reading: Reading) -> Result<globset::Glob, String> {
@@ -125,6 +151,20 @@ mod tests {
         assert!(!matches("/v1/*", path, "/v1/a/b"));
         assert!(matches("/v1/**", path, "/v1/a/b"));
         assert!(matches("*.example.com", Reading::default(), "a.b.example.com"));
+    }
+
+    #[test]
+    fn short_cuts_agree_with_the_expressions_they_replace() {
+        let texts = ["", "a", "ab", "A", "xab", "abx", "a\nb", "/", "/v1", "/v1/", "/v1/a", "/v1/a/b", "/V1/a", "ax/", "é", "aé"];
+        for pattern in ["a", "a*", "*a", "*", "**", "/v1/**", "/v1/*", "*/", "é*", "ab*"] {
+            for reading in [(false, false), (true, false), (false, true), (true, true)] {
+                let reading = Reading { fold: reading.0, path: reading.1 };
+                let full = regex(&compile(pattern, reading).unwrap()).unwrap();
+                for text in texts {
+                    assert_eq!(matches(pattern, reading, text), full.is_match(text.as_bytes()), "{pattern} {reading:?} {text:?}");
+                }
+            }
+        }
     }
 
     #[test]

@@ -8,8 +8,11 @@ use cel::{
 };
 use regex::{Regex, RegexBuilder};
 
-use super::{About, Condition};
-use crate::flow::{Effect, ObjectKind};
+use super::{
+    About, Condition,
+    fields::{Field, MEMBERS, Member, OBJECT_KINDS, ROOTS, Type, field, names_of},
+};
+use crate::flow::Effect;
 
 /// Something wrong with an expression, at an offset in characters.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -18,20 +21,6 @@ pub(in crate::policy) struct Finding {
     pub(in crate::policy) message: String,
     /// What was written and what is known, when a word is wrong.
     pub(in crate::policy) word: Option<(String, Vec<&'static str>)>,
-}
-
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Type {
-    Bool,
-    Effect,
-    Effects,
-    Headers,
-    Int,
-    Kind,
-    List(&'static Type),
-    Object,
-    Objects,
-    Text,
 }
 
 #[derive(Clone, Debug)]
@@ -69,80 +58,6 @@ pub(super) enum Comparison {
     LessOrEqual,
     NotEqual,
 }
-
-macro_rules! fields {
-    ($($root:literal $(about $about:ident)? { $($name:literal: $kind:expr => $variant:ident),+ $(,)? })+) => {
-        #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-        pub(super) enum Field { $($($variant),+),+ }
-
-        const ROOTS: &[&str] = &[$($root),+];
-
-        fn names_of(root: &str) -> &'static [&'static str] {
-            match root { $($root => &[$($name),+],)+ _ => &[] }
-        }
-
-        fn field(root: &str, name: &str) -> Option<(Field, Type, Option<About>)> {
-            match (root, name) {
-                $($(($root, $name) => Some((Field::$variant, $kind, about(root))),)+)+
-                _ => None,
-            }
-        }
-
-        fn about(root: &str) -> Option<About> {
-            match root { $($($root => Some(About::$about),)?)+ _ => None }
-        }
-    };
-}
-
-fields! {
-    "stmt" about Sql {
-        "effects": Type::Effects => StatementEffects,
-        "hasWhere": Type::Bool => StatementHasWhere,
-        "whereTautology": Type::Bool => StatementWhereTautology,
-        "readable": Type::Bool => StatementReadable,
-        "textLen": Type::Int => StatementTextLen,
-        "objects": Type::Objects => StatementObjects,
-        "count": Type::Int => StatementCount,
-    }
-    "http" about Http {
-        "method": Type::Text => HttpMethod,
-        "path": Type::Text => HttpPath,
-        "host": Type::Text => HttpHost,
-        "query": Type::Text => HttpQuery,
-        "headers": Type::Headers => HttpHeaders,
-    }
-    "login" about Login {
-        "user": Type::Text => LoginUser,
-        "database": Type::Text => LoginDatabase,
-        "application": Type::Text => LoginApplication,
-        "replication": Type::Bool => LoginReplication,
-    }
-    "workload" {
-        "name": Type::Text => WorkloadName,
-        "exe": Type::Text => WorkloadExe,
-        "uid": Type::Int => WorkloadUid,
-        "gid": Type::Int => WorkloadGid,
-        "unit": Type::Text => WorkloadUnit,
-        "cgroup": Type::Text => WorkloadCgroup,
-        "pid": Type::Int => WorkloadPid,
-    }
-    "session" {
-        "protocol": Type::Text => SessionProtocol,
-        "upstream": Type::Text => SessionUpstream,
-        "address": Type::Text => SessionAddress,
-        "port": Type::Int => SessionPort,
-    }
-}
-
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Member {
-    Kind,
-    Name,
-    Schema,
-    Write,
-}
-
-const MEMBERS: &[&str] = &["kind", "schema", "name", "write"];
 
 /// Checks and compiles an expression. The parser is deeply recursive, so it gets a thread with a stack of its own.
 ///
@@ -470,31 +385,6 @@ impl Compiler<'_> {
     }
 }
 
-impl Type {
-    /// Closed vocabularies are text when it comes to operators.
-    fn plain(self) -> Self {
-        match self {
-            Self::Effect | Self::Kind => Self::Text,
-            other => other,
-        }
-    }
-
-    fn words(self) -> &'static str {
-        match self {
-            Self::Bool => "true or false",
-            Self::Effect => "an effect",
-            Self::Effects => "a list of effects",
-            Self::Headers => "the headers",
-            Self::Int => "a number",
-            Self::Kind => "a kind of object",
-            Self::List(_) => "a list",
-            Self::Object => "an object",
-            Self::Objects => "a list of objects",
-            Self::Text => "text",
-        }
-    }
-}
-
 /// Characters before a position that counts lines and columns from 1.
 fn offset_of(text: &str, line: isize, column: isize) -> usize {
     let line = usize::try_from(line).unwrap_or(1).max(1);
@@ -502,20 +392,6 @@ fn offset_of(text: &str, line: isize, column: isize) -> usize {
     let before: usize = text.split_inclusive('\n').take(line - 1).map(|line| line.chars().count()).sum();
     (before + column - 1).min(text.chars().count())
 }
-
-/// The words for kinds of objects, in matchers and conditions alike.
-pub(in crate::policy) const OBJECT_KINDS: &[(&str, ObjectKind)] = &[
-    ("database", ObjectKind::Database),
-    ("function", ObjectKind::Function),
-    ("index", ObjectKind::Index),
-    ("other", ObjectKind::Other),
-    ("role", ObjectKind::Role),
-    ("schema", ObjectKind::Schema),
-    ("sequence", ObjectKind::Sequence),
-    ("table", ObjectKind::Table),
-    ("type", ObjectKind::Type),
-    ("view", ObjectKind::View),
-];
 
 const FUNCTIONS: &[&str] = &["all", "contains", "endsWith", "exists", "matches", "size", "startsWith"];
 const TEXT_BYTES_MAX: usize = 4096;

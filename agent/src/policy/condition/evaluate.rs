@@ -6,7 +6,8 @@ use bytes::Bytes;
 
 use super::{
     Facts, Fault,
-    compile::{Comparison, Field, Member, Node, OBJECT_KINDS},
+    compile::{Comparison, Node},
+    fields::{Field, Member, OBJECT_KINDS},
 };
 use crate::flow::{Effects, Object, ObjectKind, Request};
 

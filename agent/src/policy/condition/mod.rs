@@ -6,6 +6,7 @@
 
 mod compile;
 mod evaluate;
+mod fields;
 #[cfg(test)]
 mod tests;
 
@@ -17,7 +18,8 @@ use crate::{
 };
 use compile::Node;
 
-pub(in crate::policy) use compile::{OBJECT_KINDS, compile};
+pub(in crate::policy) use compile::compile;
+pub(in crate::policy) use fields::OBJECT_KINDS;
 
 /// A checked boolean expression.
 #[derive(Debug)]

@@ -17,8 +17,11 @@ impl<'n> Map<'n> {
     /// Reads a mapping; unknown and repeated keys are reported. `what` names it in messages.
     pub(super) fn read(reporter: &Reporter<'_>, node: &'n Node, what: &str, known: &[&str]) -> Option<Self> {
         let map = Self::read_open(reporter, node, what)?;
-        for (key, _) in map.entries {
+        for (key, value) in map.entries {
             let Value::Scalar { text, .. } = &key.value else { continue };
+            if !known.contains(&text.as_str()) && SECRETIVE.iter().any(|part| text.to_lowercase().contains(part)) {
+                reporter.hide(value.span);
+            }
             if text == "<<" {
                 reporter.error(key.span, "merge keys (`<<`) are not part of YAML 1.2: write the keys out");
             } else if !known.contains(&text.as_str()) {
@@ -141,7 +144,10 @@ pub(super) fn list<'n>(reporter: &Reporter<'_>, node: &'n Node, what: &str) -> &
 
 /// `500ms`, `30s`, `10m`, `1h`.
 pub(super) fn duration(reporter: &Reporter<'_>, node: &Node, what: &str) -> Option<Duration> {
-    let written = text(reporter, node, what)?;
+    let Value::Scalar { text: written, .. } = &node.value else {
+        reporter.error(node.span, format!("{what} must be a duration, not {}", kind(node)));
+        return None;
+    };
     let digits = written.bytes().take_while(u8::is_ascii_digit).count();
     let (count, unit) = written.split_at(digits);
     let millis = match unit {
@@ -194,7 +200,7 @@ pub(super) fn start_of(span: Span) -> Span {
 }
 
 pub(super) fn short(text: &str) -> String {
-    let mut short: String = text.chars().take(SHOWN_CHARS_MAX).flat_map(char::escape_debug).collect();
+    let mut short: String = text.chars().take(SHOWN_CHARS_MAX).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
     if text.chars().nth(SHOWN_CHARS_MAX).is_some() {
         short.push('…');
     }
@@ -219,6 +225,8 @@ fn is_special(text: &str) -> bool {
         || (text.starts_with(|c: char| c.is_ascii_digit() || matches!(c, '+' | '-' | '.')) && text.parse::<f64>().is_ok())
 }
 
+/// What the value of an unknown key may be by its name: a secret that stands in the wrong place is not shown.
+const SECRETIVE: &[&str] = &["auth", "cred", "key", "pas", "pwd", "secret", "toke", "tokn", "value"];
 const TEXT_BYTES_MAX: usize = 16 * 1024;
 const NAME_BYTES_MAX: usize = 128;
 const LIST_ENTRIES_MAX: usize = 4096;

@@ -14,7 +14,7 @@ mod tests;
 mod tree;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fs::File,
     io::Read,
     path::{Path, PathBuf},
@@ -33,7 +33,7 @@ use fields::{Map, start_of, text, word};
 use source::Reporter;
 use tree::{Node, Span};
 
-pub use selftest::TestOutcome;
+pub use selftest::{Expectation, TestOutcome};
 pub use source::{LoadError, LoadErrors, SourceFile};
 
 /// Reads the text of one SQL message into what rules match on.
@@ -104,6 +104,8 @@ pub fn load_untested(paths: &[PathBuf]) -> Result<PolicySet, LoadErrors> {
 pub(super) struct Known {
     upstreams: Vec<Arc<Upstream>>,
     credentials: Vec<Arc<CredentialSpec>>,
+    /// Credentials with mistakes: what uses them is not blamed for it.
+    flawed: HashSet<Arc<str>>,
 }
 
 struct Parsed {
@@ -178,7 +180,12 @@ fn parse(sources: &[SourceFile]) -> Result<Parsed, LoadErrors> {
                 known.upstreams.extend(upstream.map(Arc::new));
             }
             Kind::Credential => {
-                known.credentials.extend(objects::credential(reporter, document.spec, document.name).map(Arc::new));
+                let before = reporter.count();
+                let credential = objects::credential(reporter, document.spec, document.name);
+                if reporter.count() > before {
+                    known.flawed.insert(document.name.into());
+                }
+                known.credentials.extend(credential.map(Arc::new));
             }
             Kind::Policy => {}
         }
@@ -192,7 +199,7 @@ fn parse(sources: &[SourceFile]) -> Result<Parsed, LoadErrors> {
         let tests = selftest::tests(reporter, document.spec);
         policies.push(ParsedPolicy { policy, tests, file: document.file });
     }
-    let clean = reporters.iter().all(Reporter::is_clean);
+    let clean = reporters.iter().all(|reporter| reporter.count() == 0);
     let errors: Vec<LoadError> = reporters.into_iter().flat_map(Reporter::finish).collect();
     if !clean {
         return Err(LoadErrors(errors));
@@ -244,7 +251,8 @@ fn refuse_duplicates(documents: &[Document<'_>], reporters: &[Reporter<'_>]) {
 /// PostgreSQL logs in with a user and a password: a token does not help.
 fn refuse_unfit_credential(reporter: &Reporter<'_>, document: &Document<'_>, policy: &Policy, known: &Known) {
     let Some(inject) = &policy.spec.inject else { return };
-    let fits = inject.credential.user.is_some() && inject.credential.password.is_some();
+    let credential = &inject.credential;
+    let fits = (credential.user.is_some() && credential.password.is_some()) || known.flawed.contains(&credential.name);
     let postgres = known.upstreams.iter().find(|it| it.protocol == Some(Protocol::Postgres) && policy.selects_upstream(it));
     if let (false, Some(upstream), tree::Value::Map(entries)) = (fits, postgres, &document.spec.value)
         && let Some((key, _)) =
@@ -273,6 +281,17 @@ fn warnings(documents: &[Document<'_>], sources: &[SourceFile], policies: &[Pars
                         format!(
                             "policy `{}` selects by exe and uid alone, which designates no workload: add a cgroup, unit or name",
                             document.name
+                        ),
+                    );
+                }
+                let opaque =
+                    known.upstreams.iter().find(|it| it.protocol == Some(Protocol::Tcp) && parsed.policy.selects_upstream(it));
+                if let Some(upstream) = opaque.filter(|_| parsed.policy.inspects()) {
+                    warn(
+                        document,
+                        format!(
+                            "upstream `{}` is declared as tcp: what policy `{}` asks for cannot be applied to it, so `onUnreadable` decides",
+                            upstream.name, document.name
                         ),
                     );
                 }

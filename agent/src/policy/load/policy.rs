@@ -157,7 +157,7 @@ fn inject(reporter: &Reporter<'_>, node: &Node, known: &Known) -> Option<Inject>
             credential.token.is_some() || (credential.user.is_some() && credential.password.is_some()),
         ),
     };
-    if !has {
+    if !has && !known.flawed.contains(&credential.name) {
         reporter.error(named.span, format!("credential `{written}` is injected like this only if it has {needs}"));
     }
     Some(Inject { credential: Arc::clone(credential), http })
@@ -265,7 +265,7 @@ fn mask_with(reporter: &Reporter<'_>, node: &Node) -> Option<MaskWith> {
     };
     let map = Map::read(reporter, node, "with", &["keepDomain", "constant"])?;
     match (map.get("keepDomain"), map.get("constant")) {
-        (Some(flag), None) => word(reporter, flag, "keepDomain", &[("true", MaskWordTrue)]).map(|_| MaskWith::KeepDomain),
+        (Some(flag), None) => word(reporter, flag, "keepDomain", &[("true", True)]).map(|_| MaskWith::KeepDomain),
         (None, Some(constant)) => {
             let written = text(reporter, constant, "constant")?;
             if written.len() > CONSTANT_BYTES_MAX {
@@ -283,7 +283,7 @@ fn mask_with(reporter: &Reporter<'_>, node: &Node) -> Option<MaskWith> {
 
 /// `keepDomain: false` would mean nothing.
 #[derive(Clone, Copy)]
-struct MaskWordTrue;
+struct True;
 
 fn journal(reporter: &Reporter<'_>, node: &Node) -> Option<JournalSpec> {
     let map = Map::read(reporter, node, "journal", JOURNAL_KEYS)?;
