@@ -4,7 +4,7 @@ use std::sync::{Arc, PoisonError};
 
 use http::HeaderName;
 
-use super::{Connect, HttpConfig, Limits, gate::Gate, inject::Injection};
+use super::{Connect, HttpConfig, Limits, gate::Gate, inject::{Held, Injection}};
 use crate::{
     mask::{JsonKeys, KnownSecrets},
     policy::{Permit, object::Host},
@@ -42,7 +42,7 @@ impl Plan {
     pub(super) fn new(config: HttpConfig) -> Self {
         let HttpConfig { permit, judge, pin, known, connect, limits } = config;
         Self {
-            injection: permit.inject().map(|inject| Injection::new(inject, pin.as_deref(), &known)),
+            injection: permit.inject().map(|inject| Injection::new(inject, pin.as_deref().map(Held::from), &known)),
             masks: Masks::new(&permit),
             names: names(&permit),
             default_host: match permit.host() {
