@@ -128,7 +128,10 @@ fn upstream(answers: &[&str], piece: usize) -> Kit {
                     }
                 }
                 let head = String::from_utf8_lossy(answer).to_lowercase();
-                let framed = head.contains("content-length") || head.contains("chunked") || head.contains(" 304 ") || head.contains(" 204 ");
+                let framed = head.contains("content-length")
+                    || head.contains("chunked")
+                    || head.contains(" 304 ")
+                    || head.contains(" 204 ");
                 if !framed || head.contains("connection: close") {
                     return;
                 }
@@ -156,7 +159,8 @@ async fn read_message(stream: &mut TcpStream, inbox: &mut Vec<u8>) -> Option<Vec
     loop {
         if let Some(end) = memchr::memmem::find(inbox, b"\r\n\r\n") {
             let head = String::from_utf8_lossy(&inbox[..end]).to_lowercase();
-            let length = head.split("content-length: ").nth(1).map(|rest| rest.split("\r\n").next().unwrap().parse::<usize>().unwrap());
+            let length =
+                head.split("content-length: ").nth(1).map(|rest| rest.split("\r\n").next().unwrap().parse::<usize>().unwrap());
             let whole = match length {
                 Some(length) => Some(end + 4 + length),
                 None if head.contains("chunked") => memchr::memmem::find(&inbox[end..], b"\r\n0\r\n").and_then(|zero| {
@@ -246,7 +250,8 @@ impl Kit {
             dialled.fetch_add(1, Ordering::SeqCst);
             Box::pin(async move {
                 let stream = TcpStream::connect(address).await;
-                let stream = stream.map_err(|error| Failure::new(Reason::UpstreamUnreachable, format!("connect upstream: {error}")))?;
+                let stream =
+                    stream.map_err(|error| Failure::new(Reason::UpstreamUnreachable, format!("connect upstream: {error}")))?;
                 stream.set_nodelay(true).unwrap();
                 Ok(Box::new(stream) as BoxedIo)
             })

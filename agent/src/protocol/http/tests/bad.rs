@@ -21,8 +21,34 @@ async fn a_denial_says_why_in_problem_json_and_the_connection_lives_on() {
 }
 
 #[tokio::test]
+async fn a_denied_body_is_read_to_its_end_so_that_the_denial_arrives() {
+    let mut session = upstream(&["HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"], 4096).start().await;
+    let size = 900 * 1024;
+    session
+        .client
+        .write_all(format!("POST /denied HTTP/1.1\r\nHost: a\r\nContent-Length: {size}\r\n\r\n").as_bytes())
+        .await
+        .unwrap();
+    session.client.write_all(&vec![b'x'; size]).await.unwrap();
+    assert!(session.one().await.starts_with("HTTP/1.1 403 Forbidden\r\n"));
+    session.client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    assert!(session.one().await.ends_with("ok"));
+}
+
+#[tokio::test]
+async fn a_denied_body_without_end_is_not_read_for_ever() {
+    let mut session = upstream(&[], 4096).start().await;
+    session.client.write_all(b"POST /denied HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999999\r\n\r\n").await.unwrap();
+    while session.client.write_all(&[b'x'; 65536]).await.is_ok() {}
+    assert!(session.served.await.unwrap().detail.len() > 1);
+}
+
+#[tokio::test]
 async fn methods_that_would_show_or_hide_the_traffic_are_refused() {
-    for request in ["TRACE / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", "CONNECT a:443 HTTP/1.1\r\nHost: a:443\r\nConnection: close\r\n\r\n"] {
+    for request in [
+        "TRACE / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
+        "CONNECT a:443 HTTP/1.1\r\nHost: a:443\r\nConnection: close\r\n\r\n",
+    ] {
         let (answer, session) = upstream(&[OK], 4096).ask(request).await;
         assert!(answer.starts_with("HTTP/1.1 405 "), "{answer}");
         assert_eq!(session.dials.load(Ordering::SeqCst), 0);
@@ -32,7 +58,8 @@ async fn methods_that_would_show_or_hide_the_traffic_are_refused() {
 
 #[tokio::test]
 async fn upgrades_are_refused_and_an_offer_of_h2c_is_ignored() {
-    let upgrade = |protocol: &str| format!("GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, close\r\nUpgrade: {protocol}\r\n\r\n");
+    let upgrade =
+        |protocol: &str| format!("GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, close\r\nUpgrade: {protocol}\r\n\r\n");
     let (answer, session) = upstream(&[OK], 4096).ask(&upgrade("websocket")).await;
     assert!(answer.starts_with("HTTP/1.1 501 ") && session.dials.load(Ordering::SeqCst) == 0, "{answer}");
     let (answer, session) = upstream(&[OK], 4096).ask(&upgrade("h2c")).await;
@@ -41,7 +68,8 @@ async fn upgrades_are_refused_and_an_offer_of_h2c_is_ignored() {
 
 #[tokio::test]
 async fn an_upstream_that_switches_protocols_is_not_believed() {
-    let (answer, _) = upstream(&["HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\nbytes"], 4096).ask(CLOSE).await;
+    let (answer, _) =
+        upstream(&["HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\nbytes"], 4096).ask(CLOSE).await;
     assert!(answer.starts_with("HTTP/1.1 502 ") && !answer.contains("bytes\""), "{answer}");
 }
 
@@ -122,7 +150,12 @@ async fn fails_closed_when_the_upstream_is_down() {
 
 #[tokio::test]
 async fn an_upstream_that_speaks_something_else_is_a_bad_gateway() {
-    for answer in ["SSH-2.0-OpenSSH\r\n", "HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n", "HTTP/1.1 200 OK\r\nbad header\r\n\r\n", "HTTP/1.1 2"] {
+    for answer in [
+        "SSH-2.0-OpenSSH\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nbad header\r\n\r\n",
+        "HTTP/1.1 2",
+    ] {
         let (answer, _) = upstream(&[answer], 4096).ask(CLOSE).await;
         assert!(answer.starts_with("HTTP/1.1 502 "), "{answer}");
     }

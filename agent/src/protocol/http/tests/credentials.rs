@@ -10,13 +10,18 @@ fn request(head: &str) -> String {
 
 #[tokio::test]
 async fn a_bearer_token_replaces_every_value_of_the_client() {
-    let (answer, session) = upstream(&[OK], 4096).token("tok-12345678").ask(&request("Authorization: mine\r\nauthorization: Basic bWluZQ==\r\n")).await;
+    let (answer, session) = upstream(&[OK], 4096)
+        .token("tok-12345678")
+        .ask(&request("Authorization: mine\r\nauthorization: Basic bWluZQ==\r\n"))
+        .await;
     assert!(answer.ends_with("ok"), "{answer}");
     let seen = session.seen();
     assert!(seen.contains(": Bearer tok-12345678\r\n") && !seen.contains("mine\r\n") && !seen.contains("bWluZQ"), "{seen}");
     assert!(lock(&session.gate.asked)[0].headers.iter().all(|(name, _)| name != "authorization"));
     let events = lock(&session.gate.events);
-    assert!(matches!(&events[0], Event::CredentialInjected { credential, method, .. } if &**credential == "shop-api" && &**method == "http-bearer"));
+    assert!(
+        matches!(&events[0], Event::CredentialInjected { credential, method, .. } if &**credential == "shop-api" && &**method == "http-bearer")
+    );
 }
 
 #[tokio::test]
@@ -30,7 +35,8 @@ async fn user_and_password_go_in_as_basic_and_their_encoding_is_masked() {
 #[tokio::test]
 async fn a_header_place_is_replaced() {
     let place = HttpPlace::Header("x-api-key".into());
-    let (_, session) = upstream(&[OK], 4096).token("tok-12345678").at(place).ask(&request("X-Api-Key: mine\r\nx-api-key: two\r\n")).await;
+    let (_, session) =
+        upstream(&[OK], 4096).token("tok-12345678").at(place).ask(&request("X-Api-Key: mine\r\nx-api-key: two\r\n")).await;
     let seen = session.seen();
     assert!(seen.contains("X-Api-Key: tok-12345678\r\n") && !seen.contains("mine\r\n") && !seen.contains("two"), "{seen}");
 }

@@ -3,16 +3,23 @@
 use super::*;
 
 fn json(body: &str, head: &str) -> String {
-    format!("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n{head}Content-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len())
+    format!(
+        "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n{head}Content-Length: {}\r\nConnection: close\r\n\r\n{body}",
+        body.len()
+    )
 }
 
 #[tokio::test]
 async fn small_json_keeps_a_true_content_length() {
-    let (answer, session) = upstream(&[&json("{\"api_key\": \"hunter22\", \"n\": 1.0}", "")], 4096).keys(&["api_key"]).ask(CLOSE).await;
+    let (answer, session) =
+        upstream(&[&json("{\"api_key\": \"hunter22\", \"n\": 1.0}", "")], 4096).keys(&["api_key"]).ask(CLOSE).await;
     assert!(answer.contains("Content-Length: 28\r\n"), "{answer}");
     assert_eq!(body_of(&answer), "{\"api_key\": \"***\", \"n\": 1.0}");
     let events = lock(&session.gate.events);
-    assert!(matches!(&events[0], Event::Masks { mask, what, count: 1 } if &**mask == "shop/api" && &**what == "api_key"), "{events:?}");
+    assert!(
+        matches!(&events[0], Event::Masks { mask, what, count: 1 } if &**mask == "shop/api" && &**what == "api_key"),
+        "{events:?}"
+    );
     assert!(matches!(&events[1], Event::Finished { bytes: 28, error: None, .. }), "{events:?}");
 }
 
@@ -28,7 +35,8 @@ async fn large_json_is_masked_as_it_streams() {
 
 #[tokio::test]
 async fn headers_are_masked_in_all_their_values_but_framing_stays() {
-    let answer = "HTTP/1.1 200 OK\r\nSet-Cookie: a=1\r\nset-cookie: b=2\r\nX: y\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok";
+    let answer =
+        "HTTP/1.1 200 OK\r\nSet-Cookie: a=1\r\nset-cookie: b=2\r\nX: y\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok";
     let (answer, _) = upstream(&[answer], 4096).headers(&["set-cookie", "content-length"]).ask(CLOSE).await;
     assert_eq!(answer.to_lowercase().matches("set-cookie: ***\r\n").count(), 2, "{answer}");
     assert!(answer.contains("X: y\r\n") && answer.contains("Content-Length: 2\r\n") && answer.ends_with("ok"), "{answer}");
@@ -36,7 +44,12 @@ async fn headers_are_masked_in_all_their_values_but_framing_stays() {
 
 #[tokio::test]
 async fn json_that_calls_itself_something_else_is_masked() {
-    for kind in ["", "Content-Type: text/html\r\n", "Content-Type: application/vnd.api+json; charset=utf-8\r\n", "Content-Type: application/x-ndjson\r\n"] {
+    for kind in [
+        "",
+        "Content-Type: text/html\r\n",
+        "Content-Type: application/vnd.api+json; charset=utf-8\r\n",
+        "Content-Type: application/x-ndjson\r\n",
+    ] {
         let answer = format!("HTTP/1.1 200 OK\r\n{kind}Connection: close\r\n\r\n {{\"Password\":\"hunter22\"}}");
         let (answer, _) = upstream(&[&answer], 3).keys(&["password"]).ask(CLOSE).await;
         assert_eq!(dechunk(&answer), " {\"Password\":\"***\"}", "{kind}");
@@ -56,7 +69,9 @@ async fn fails_closed_when_a_body_is_encoded() {
         let (answer, session) = upstream(&[&json("\u{1f}xyz-secret", head)], 4096).keys(&["password"]).ask(CLOSE).await;
         assert!(answer.starts_with("HTTP/1.1 502 Bad Gateway\r\n") && !answer.contains("xyz-secret"), "{answer}");
         assert!(session.seen().contains("accept-encoding: identity\r\n"), "{}", session.seen());
-        assert!(matches!(&lock(&session.gate.events)[..], [Event::Finished { error: Some(_), status, .. }] if &**status == "502"));
+        assert!(
+            matches!(&lock(&session.gate.events)[..], [Event::Finished { error: Some(_), status, .. }] if &**status == "502")
+        );
     }
 }
 

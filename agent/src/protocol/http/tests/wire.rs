@@ -8,15 +8,28 @@ async fn messages_pass_unchanged_but_for_what_is_hop_by_hop() {
     let (answer, session) = upstream(&[answer], 4096)
         .ask("POST //a/%2e?q=%20 HTTP/1.1\r\nhOSt: api.internal\r\nX-CaSe: 1\r\nCONTENT-length: 3\r\nAccept: */*\r\nConnection: close, X-Hop\r\nX-Hop: 1\r\n\r\nabc")
         .await;
-    assert_eq!(answer, "HTTP/1.1 299 Quite Fine\r\nX-ONE: a\r\nX-ONE: c\r\nServer: me\r\nx-two: b\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok");
+    assert_eq!(
+        answer,
+        "HTTP/1.1 299 Quite Fine\r\nX-ONE: a\r\nX-ONE: c\r\nServer: me\r\nx-two: b\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok"
+    );
     let seen = session.seen();
-    assert!(seen.starts_with("POST //a/%2e?q=%20 HTTP/1.1\r\nhOSt: api.internal\r\nX-CaSe: 1\r\nCONTENT-length: 3\r\nAccept: */*\r\n"), "{seen}");
+    assert!(
+        seen.starts_with(
+            "POST //a/%2e?q=%20 HTTP/1.1\r\nhOSt: api.internal\r\nX-CaSe: 1\r\nCONTENT-length: 3\r\nAccept: */*\r\n"
+        ),
+        "{seen}"
+    );
     assert!(seen.ends_with("\r\n\r\nabc") && !seen.contains("X-Hop") && !seen.to_lowercase().contains("via"), "{seen}");
     let (outcome, gate) = session.outcome().await;
     assert_eq!(outcome.reason, Reason::DownstreamClosed);
     let asked = lock(&gate.asked);
-    assert_eq!((asked[0].path.as_str(), asked[0].path_normal.as_str(), asked[0].query.as_deref()), ("//a/%2e", "/a/", Some("q=%20")));
-    assert!(matches!(&lock(&gate.events)[..], [Event::Finished { number: 1, status, bytes: 2, error: None, .. }] if &**status == "299"));
+    assert_eq!(
+        (asked[0].path.as_str(), asked[0].path_normal.as_str(), asked[0].query.as_deref()),
+        ("//a/%2e", "/a/", Some("q=%20"))
+    );
+    assert!(
+        matches!(&lock(&gate.events)[..], [Event::Finished { number: 1, status, bytes: 2, error: None, .. }] if &**status == "299")
+    );
 }
 
 #[tokio::test]
@@ -30,7 +43,11 @@ async fn answers_are_the_same_whatever_the_cuts() {
 
 #[tokio::test]
 async fn one_upstream_connection_serves_a_kept_alive_client_and_pipelined_requests_in_order() {
-    let answers = ["HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\na", "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nb", "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nc"];
+    let answers = [
+        "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\na",
+        "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nb",
+        "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nc",
+    ];
     let request = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
     let (answer, session) = upstream(&answers, 9).ask(&format!("{request}{request}{CLOSE}")).await;
     let bodies: Vec<_> = answer.split("\r\n\r\n").skip(1).map(|part| &part[..1]).collect();
@@ -40,7 +57,10 @@ async fn one_upstream_connection_serves_a_kept_alive_client_and_pipelined_reques
 
 #[tokio::test]
 async fn a_connection_that_the_upstream_closed_between_requests_is_dialled_again() {
-    let answers = ["HTTP/1.1 200 OK\r\nContent-Length: 1\r\nX: connection: close\r\n\r\na", "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nb"];
+    let answers = [
+        "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nX: connection: close\r\n\r\na",
+        "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nb",
+    ];
     let mut session = upstream(&answers, 4096).start().await;
     for body in ["a", "b"] {
         session.client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
@@ -88,7 +108,11 @@ async fn a_request_that_may_have_taken_effect_is_not_sent_again() {
 #[tokio::test]
 async fn head_keeps_its_length_and_has_no_body() {
     let answer = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 1234\r\nContent-Encoding: gzip\r\n\r\n";
-    let (answer, _) = upstream(&[answer], 4096).keys(&["a"]).known("known-secret").ask("HEAD / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await;
+    let (answer, _) = upstream(&[answer], 4096)
+        .keys(&["a"])
+        .known("known-secret")
+        .ask("HEAD / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        .await;
     assert!(answer.contains("Content-Length: 1234\r\n") && body_of(&answer).is_empty(), "{answer}");
 }
 
@@ -112,7 +136,8 @@ async fn a_client_of_http_1_0_gets_a_body_that_ends_with_the_connection() {
 #[tokio::test]
 async fn chunked_requests_and_their_trailers_go_up() {
     let request = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\nConnection: close\r\n\r\n3\r\nabc\r\n0\r\nX-Sum: 6\r\n\r\n";
-    let (answer, session) = upstream(&["HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"], 4096).ask(request).await;
+    let (answer, session) =
+        upstream(&["HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"], 4096).ask(request).await;
     assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
     let seen = session.seen().to_lowercase();
     assert!(seen.contains("transfer-encoding: chunked") && seen.contains("abc") && seen.contains("x-sum: 6"), "{seen}");
@@ -134,7 +159,7 @@ async fn a_body_is_only_asked_for_after_the_verdict_and_when_the_upstream_wants_
             stream.read_exact(&mut body).await.unwrap();
             stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n").await.unwrap();
             stream.write_all(&body).await.unwrap();
-            stream.read(&mut body).await.unwrap();
+            assert_eq!(stream.read(&mut body).await.unwrap(), 0);
         })
     });
     let mut session = scripted(script).start().await;
@@ -158,7 +183,7 @@ async fn a_refused_expectation_gets_the_final_answer_without_an_invitation() {
             let count = stream.read(&mut buffer).await.unwrap();
             assert!(buffer[..count].ends_with(b"\r\n\r\n"));
             stream.write_all(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 2\r\n\r\nno").await.unwrap();
-            stream.read(&mut buffer).await.unwrap();
+            assert_eq!(stream.read(&mut buffer).await.unwrap(), 0);
         })
     });
     let (answer, _) = scripted(script).ask(&expecting("/")).await;
@@ -173,12 +198,19 @@ async fn large_bodies_stream_both_ways_with_back_pressure() {
             let mut inbox = Vec::new();
             let request = read_message(&mut stream, &mut inbox).await.unwrap();
             assert!(request.len() > size);
-            stream.write_all(format!("HTTP/1.1 200 OK\r\nContent-Length: {size}\r\nConnection: close\r\n\r\n").as_bytes()).await.unwrap();
+            stream
+                .write_all(format!("HTTP/1.1 200 OK\r\nContent-Length: {size}\r\nConnection: close\r\n\r\n").as_bytes())
+                .await
+                .unwrap();
             stream.write_all(&vec![b'x'; size]).await.unwrap();
         })
     });
     let mut session = scripted(script).known("xxxxxxxy-known").start().await;
-    session.client.write_all(format!("POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: {size}\r\n\r\n").as_bytes()).await.unwrap();
+    session
+        .client
+        .write_all(format!("POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: {size}\r\n\r\n").as_bytes())
+        .await
+        .unwrap();
     session.client.write_all(&vec![b'y'; size]).await.unwrap();
     let answer = session.rest().await;
     assert_eq!(dechunk(&answer).len(), size);
