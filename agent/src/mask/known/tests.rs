@@ -1,5 +1,6 @@
 use super::*;
 use base64::{Engine as _, engine::general_purpose};
+use bytes::BytesMut;
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
 const SECRET: &[u8] = b"s3cr3t/t+ken \"\\q\xc3\xa9\xf0\x9f\x98\x80x";
