@@ -4,9 +4,13 @@
 //! (NDJSON, RFC 7464 sequences) are fine. The structure is checked as RFC 8259 wants it, because a reader that is more lenient
 //! than the client's would look at the wrong keys; numbers and the bytes inside strings are left to the client.
 
+mod key;
+
 use std::sync::Arc;
 
 use bytes::BytesMut;
+
+use key::Key;
 
 /// The keys whose values are masked; compared without case, after escapes are decoded.
 #[derive(Debug)]
@@ -70,10 +74,7 @@ pub struct JsonMasker {
     state: State,
     /// True for an object, false for an array; outermost first.
     open: Vec<bool>,
-    /// The decoded bytes of the key at hand.
-    key: Vec<u8>,
-    key_too_long: bool,
-    high_surrogate: Option<u32>,
+    key: Key,
     /// The configured key that names the next value.
     due: Option<usize>,
     /// Nothing is copied until the value that began at this depth has ended.
@@ -130,9 +131,7 @@ impl JsonMasker {
             trust,
             state: State::Start { bom: 0 },
             open: Vec::new(),
-            key: Vec::new(),
-            key_too_long: false,
-            high_surrogate: None,
+            key: Key::default(),
             due: None,
             muted: None,
             offset: 0,
@@ -205,8 +204,6 @@ impl JsonMasker {
             State::Key { or_end: true } if byte == b'}' => self.close(true, at, copied)?,
             State::Key { .. } if byte == b'"' => {
                 self.key.clear();
-                self.key_too_long = false;
-                self.high_surrogate = None;
                 self.state = State::String { key: true, escape: Escape::None };
                 *at += 1;
             }
@@ -346,14 +343,14 @@ impl JsonMasker {
                 let rest = input.get(*at..).unwrap_or_default();
                 let plain = memchr::memchr2(b'"', b'\\', rest).unwrap_or(rest.len());
                 if plain > 0 {
-                    self.key_bytes(rest.get(..plain).unwrap_or_default());
+                    self.key.bytes(rest.get(..plain).unwrap_or_default());
                     *at += plain;
                     return Ok(());
                 }
                 if byte == b'"' {
                     *at += 1;
-                    self.lone_surrogate();
-                    self.due = if self.key_too_long || self.muted.is_some() { None } else { self.keys.find(&self.key) };
+                    let key = self.key.whole().filter(|_| self.muted.is_none());
+                    self.due = key.and_then(|key| self.keys.find(key));
                     self.state = State::Colon;
                     return Ok(());
                 }
@@ -361,19 +358,19 @@ impl JsonMasker {
             }
             Escape::Backslash => match byte {
                 b'u' => next = Escape::Unicode { value: 0, digits: 0 },
-                b'"' | b'\\' | b'/' => self.key_bytes(&[byte]),
-                b'b' => self.key_bytes(&[8]),
-                b'f' => self.key_bytes(&[12]),
-                b'n' => self.key_bytes(b"\n"),
-                b'r' => self.key_bytes(b"\r"),
-                b't' => self.key_bytes(b"\t"),
+                b'"' | b'\\' | b'/' => self.key.bytes(&[byte]),
+                b'b' => self.key.bytes(&[8]),
+                b'f' => self.key.bytes(&[12]),
+                b'n' => self.key.bytes(b"\n"),
+                b'r' => self.key.bytes(b"\r"),
+                b't' => self.key.bytes(b"\t"),
                 _ => return Err(self.malformed(*at)),
             },
             Escape::Unicode { value, digits } => {
                 let Some(digit) = char::from(byte).to_digit(16) else { return Err(self.malformed(*at)) };
                 let value = value << 4 | digit;
                 if digits == 3 {
-                    self.key_unit(value);
+                    self.key.unit(value);
                 } else {
                     next = Escape::Unicode { value, digits: digits + 1 };
                 }
@@ -382,46 +379,6 @@ impl JsonMasker {
         *at += 1;
         self.state = State::String { key: true, escape: next };
         Ok(())
-    }
-
-    /// A UTF-16 code unit of a key.
-    fn key_unit(&mut self, unit: u32) {
-        if let (Some(high), 0xdc00..=0xdfff) = (self.high_surrogate, unit) {
-            self.high_surrogate = None;
-            self.key_char(0x1_0000 + ((high - 0xd800) << 10) + (unit - 0xdc00));
-            return;
-        }
-        self.lone_surrogate();
-        if (0xd800..=0xdbff).contains(&unit) {
-            self.high_surrogate = Some(unit);
-        } else {
-            self.key_char(unit);
-        }
-    }
-
-    fn key_char(&mut self, value: u32) {
-        let mut buffer = [0; 4];
-        let text = char::from_u32(value).unwrap_or(char::REPLACEMENT_CHARACTER).encode_utf8(&mut buffer);
-        self.extend_key(text.as_bytes());
-    }
-
-    fn lone_surrogate(&mut self) {
-        if self.high_surrogate.take().is_some() {
-            self.key_char(u32::from(char::REPLACEMENT_CHARACTER));
-        }
-    }
-
-    fn key_bytes(&mut self, bytes: &[u8]) {
-        self.lone_surrogate();
-        self.extend_key(bytes);
-    }
-
-    fn extend_key(&mut self, bytes: &[u8]) {
-        if self.key.len() + bytes.len() > KEY_BYTES_MAX {
-            self.key_too_long = true;
-        } else {
-            self.key.extend_from_slice(bytes);
-        }
     }
 
     fn malformed(&self, at: usize) -> JsonError {

@@ -9,7 +9,6 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use bytes::BytesMut;
 use zeroize::Zeroizing;
 
 use super::{Masked, REPLACEMENT, forms, scan::Scanner, stream::ScrubStream};
@@ -146,17 +145,6 @@ impl Scrubber {
 impl fmt::Debug for Scrubber {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Scrubber").field("is_empty", &self.is_empty()).finish_non_exhaustive()
-    }
-}
-
-/// Scrubs in one go what `stream` would scrub in pieces; for tests and small bodies.
-impl Scrubber {
-    /// As [`Scrubber::scrub`], appended to `out`; says how many replacements were made.
-    pub fn scrub_into(self: &Arc<Self>, value: &[u8], out: &mut BytesMut) -> u64 {
-        let mut stream = self.stream();
-        stream.push(value, out);
-        stream.finish(out);
-        stream.replaced()
     }
 }
 

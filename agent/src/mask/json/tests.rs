@@ -166,7 +166,7 @@ fn long_keys_match_nothing_and_need_no_memory() {
 fn any_bytes_are_survived() {
     let mut random = StdRng::seed_from_u64(11);
     let alphabet = b"{}[]\",:\\u0n-1 \n\xef\xbb\xbf\xffpassword";
-    for _ in 0..20_000 {
+    for _ in 0..5_000 {
         let text: Vec<u8> = (0..random.random_range(0..24)).map(|_| alphabet[random.random_range(0..alphabet.len())]).collect();
         for trust in [Trust::Declared, Trust::Sniffed, Trust::Doubted] {
             let mut masker = JsonMasker::new(keys(), trust);

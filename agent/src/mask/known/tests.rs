@@ -1,5 +1,6 @@
 use super::*;
 use base64::{Engine as _, engine::general_purpose};
+use bytes::BytesMut;
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
 const SECRET: &[u8] = b"s3cr3t/t+ken \"\\q\xc3\xa9\xf0\x9f\x98\x80x";
@@ -117,7 +118,7 @@ fn the_gate_lets_no_raw_secret_through() {
     for length in [4_usize, 5, 6, 7, 8, 9, 13, 40] {
         let secret: Vec<u8> = (0..length).map(|_| random.random_range(b'a'..=b'd')).collect();
         let scrubber = scrubber(&[&secret]);
-        for _ in 0..3000 {
+        for _ in 0..1000 {
             let mut text: Vec<u8> = (0..random.random_range(0..60)).map(|_| random.random_range(b'a'..=b'd')).collect();
             if random.random_bool(0.5) {
                 let at = random.random_range(0..=text.len());
@@ -136,7 +137,7 @@ fn any_bytes_come_out_the_same_however_they_are_cut() {
     let mut random = StdRng::seed_from_u64(9);
     let scrubber = scrubber(&[b"\\%\\u%25uu", b"aa\\\\aa%%", b"\"\\\"\\\"\\\"\\"]);
     let alphabet = b"\\\\\\%%%u025c\"ad8";
-    for _ in 0..20_000 {
+    for _ in 0..5_000 {
         let text: Vec<u8> = (0..random.random_range(0..40)).map(|_| alphabet[random.random_range(0..alphabet.len())]).collect();
         let whole = scrubber.scrub(&text).into_owned();
         assert_eq!(in_pieces(&scrubber, &text, || random.random_range(1..5)), whole, "{}", text.escape_ascii());

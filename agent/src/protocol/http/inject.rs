@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 
 use super::path;
 use crate::{
-    credential::Pin,
+    credential::{Pin, Secret},
     mask::KnownSecrets,
     policy::object::{HttpPlace, Inject},
 };
@@ -32,6 +32,26 @@ pub(super) struct Value {
     form: Form,
 }
 
+/// What a pin holds, lent for the rendering.
+#[derive(Clone, Copy)]
+pub(super) struct Held<'a> {
+    pub(super) version: &'a str,
+    pub(super) user: Option<&'a str>,
+    pub(super) password: Option<&'a [u8]>,
+    pub(super) token: Option<&'a [u8]>,
+}
+
+impl<'a> From<&'a Pin> for Held<'a> {
+    fn from(pin: &'a Pin) -> Self {
+        Self {
+            version: pin.version(),
+            user: pin.user(),
+            password: pin.password().map(Secret::expose),
+            token: pin.token().map(Secret::expose),
+        }
+    }
+}
+
 enum Form {
     Header(HeaderValue),
     /// Percent-encoded `name=value`.
@@ -45,7 +65,7 @@ enum Place {
 
 impl Injection {
     /// Renders the credential. What is rendered anew (user and password in one base64 text) is made known to the masks.
-    pub(super) fn new(inject: &Inject, pin: Option<&Pin>, known: &KnownSecrets) -> Self {
+    pub(super) fn new(inject: &Inject, pin: Option<Held<'_>>, known: &KnownSecrets) -> Self {
         let spec = &inject.credential;
         let by_default = if spec.token.is_some() { HttpPlace::Bearer } else { HttpPlace::Basic };
         let chosen = inject.http.as_ref().unwrap_or(&by_default);
@@ -108,21 +128,21 @@ fn header_place(name: &str) -> Result<Place, &'static str> {
     }
 }
 
-fn render(chosen: &HttpPlace, place: &Place, pin: Option<&Pin>, known: &KnownSecrets) -> Result<Value, String> {
+fn render(chosen: &HttpPlace, place: &Place, pin: Option<Held<'_>>, known: &KnownSecrets) -> Result<Value, String> {
     let pin = pin.ok_or("it is not available")?;
-    let token = || pin.token().or(pin.password()).ok_or("it has no token");
+    let token = || pin.token.or(pin.password).ok_or("it has no token");
     let text = match chosen {
         HttpPlace::Basic => {
-            let password = pin.password().ok_or("it has no password")?;
-            let user = pin.user().ok_or("it has no user")?;
-            let pair = Zeroizing::new([user.as_bytes(), b":", password.expose()].concat());
+            let password = pin.password.ok_or("it has no password")?;
+            let user = pin.user.ok_or("it has no user")?;
+            let pair = Zeroizing::new([user.as_bytes(), b":", password].concat());
             let pair = Zeroizing::new(STANDARD.encode(&*pair));
             // A short password is looked for only as it is, and this is another form of it.
-            known.register(pair.as_bytes()).map_err(|refused| refused.to_string())?;
+            known.register(pair.trim_end_matches('=').as_bytes()).map_err(|refused| refused.to_string())?;
             Zeroizing::new(format!("Basic {}", *pair).into_bytes())
         }
-        HttpPlace::Bearer => Zeroizing::new([b"Bearer ".as_slice(), token()?.expose()].concat()),
-        HttpPlace::Header(_) | HttpPlace::Query(_) => Zeroizing::new(token()?.expose().to_vec()),
+        HttpPlace::Bearer => Zeroizing::new([b"Bearer ".as_slice(), token()?].concat()),
+        HttpPlace::Header(_) | HttpPlace::Query(_) => Zeroizing::new(token()?.to_vec()),
     };
     let form = match place {
         Place::Header(_) => {
@@ -133,7 +153,7 @@ fn render(chosen: &HttpPlace, place: &Place, pin: Option<&Pin>, known: &KnownSec
         }
         Place::Query(name) => Form::Query(Zeroizing::new(format!("{}={}", encode(name.as_bytes()), encode(&text)))),
     };
-    Ok(Value { version: Arc::from(pin.version()), form })
+    Ok(Value { version: Arc::from(pin.version), form })
 }
 
 /// The query without the pairs of this name, however the name is spelt; `None` when nothing is left.

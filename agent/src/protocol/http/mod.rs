@@ -118,7 +118,6 @@ async fn carry(downstream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
         .max_header_size(limits.head_bytes_max)
         .preserve_header_case(true)
         .auto_date_header(false)
-        .pipeline_flush(true)
         .serve_connection(
             TokioIo::new(downstream),
             service_fn(|request| {

@@ -4,7 +4,11 @@ use std::sync::{Arc, PoisonError};
 
 use http::HeaderName;
 
-use super::{Connect, HttpConfig, Limits, gate::Gate, inject::Injection};
+use super::{
+    Connect, HttpConfig, Limits,
+    gate::Gate,
+    inject::{Held, Injection},
+};
 use crate::{
     mask::{JsonKeys, KnownSecrets},
     policy::{Permit, object::Host},
@@ -24,11 +28,11 @@ pub(super) struct Plan {
 }
 
 /// What policy wants masked in responses.
-#[derive(Clone, Default)]
+#[derive(Default)]
 pub(super) struct Masks {
     pub(super) json: Option<JsonMask>,
     /// Response headers, each with its mask's name.
-    pub(super) headers: Vec<(HeaderName, Arc<str>)>,
+    pub(super) headers: Arc<[(HeaderName, Arc<str>)]>,
 }
 
 #[derive(Clone)]
@@ -42,7 +46,7 @@ impl Plan {
     pub(super) fn new(config: HttpConfig) -> Self {
         let HttpConfig { permit, judge, pin, known, connect, limits } = config;
         Self {
-            injection: permit.inject().map(|inject| Injection::new(inject, pin.as_deref(), &known)),
+            injection: permit.inject().map(|inject| Injection::new(inject, pin.as_deref().map(Held::from), &known)),
             masks: Masks::new(&permit),
             names: names(&permit),
             default_host: match permit.host() {
@@ -66,7 +70,7 @@ impl Masks {
             let named = mask.headers.iter().filter_map(|name| HeaderName::try_from(name.as_str()).ok());
             headers.extend(named.map(|name| (name, Arc::clone(&mask.name))));
         }
-        Self { json: JsonMask::new(names), headers }
+        Self { json: JsonMask::new(names), headers: headers.into() }
     }
 }
 

@@ -63,7 +63,7 @@ pub(super) async fn respond(
         }
     }
     parts.version = Version::HTTP_11;
-    let masks = HeaderMasks { headers: plan.masks.headers.clone().into(), scrubber: Arc::clone(&scrubber) };
+    let masks = HeaderMasks { headers: Arc::clone(&plan.masks.headers), scrubber: Arc::clone(&scrubber) };
     finish.head_masks = masks.apply(&mut parts.headers);
     if !scrubber.is_empty()
         && let Some(phrase) = parts.extensions.get::<ReasonPhrase>()

@@ -7,11 +7,14 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     task::Context,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
-use http::{Method, Request, Response, StatusCode, Uri, Version, request::Parts, uri::PathAndQuery};
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode, Uri, Version, header::EXPECT, request::Parts, uri::PathAndQuery};
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
+use tokio::time::timeout;
 
 use super::{
     body::{Finish, ResponseBody},
@@ -77,7 +80,17 @@ impl Service {
     async fn exchange(&self, request: Request<Incoming>, started: Instant) -> Result<Response<ResponseBody>, Problem> {
         let (mut parts, incoming) = request.into_parts();
         let downstream = parts.version;
-        let admitted = self.admit(&mut parts).await?;
+        let expects = parts.headers.contains_key(EXPECT);
+        let admitted = match self.admit(&mut parts).await {
+            Ok(admitted) => admitted,
+            Err(problem) => {
+                // A client that waits for an invitation gets none.
+                if !expects {
+                    drain(incoming).await;
+                }
+                return Err(problem);
+            }
+        };
         let mut finish = Finish::new(Arc::clone(&self.plan.gate), admitted.number, started, Arc::clone(&self.ending));
         let forwarded = self.forward(parts, incoming, admitted.query).await;
         let (method, response) = match forwarded {
@@ -198,6 +211,23 @@ impl Service {
         Problem::new(StatusCode::SERVICE_UNAVAILABLE, Reason::JournalUnavailable, detail).closing()
     }
 }
+
+/// Reads what a refused client is still sending: closing on unread bytes resets the connection, and the refusal with it.
+async fn drain(mut incoming: Incoming) {
+    let read = async {
+        let mut bytes = 0;
+        while bytes < DRAIN_BYTES_MAX
+            && let Some(Ok(frame)) = incoming.frame().await
+        {
+            bytes += frame.data_ref().map_or(0, Bytes::len);
+        }
+    };
+    // Whatever is left after that, hyper closes on.
+    let _ = timeout(DRAIN_TIME_MAX, read).await;
+}
+
+const DRAIN_BYTES_MAX: usize = 1024 * 1024;
+const DRAIN_TIME_MAX: Duration = Duration::from_secs(2);
 
 /// Requests that cannot be served where what comes back must be read.
 fn unservable(parts: &Parts) -> Option<Problem> {

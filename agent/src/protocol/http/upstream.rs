@@ -145,7 +145,7 @@ pub(super) struct RequestBody {
 }
 
 struct Hold {
-    invited: oneshot::Receiver<()>,
+    invited: Option<oneshot::Receiver<()>>,
     /// Servers that do not know the expectation never invite (RFC 9110, 10.1.1).
     patience: Pin<Box<Sleep>>,
     asked: Arc<AtomicBool>,
@@ -162,7 +162,7 @@ impl RequestBody {
         }
         let (invite, invited) = oneshot::channel();
         let asked = Arc::new(AtomicBool::new(false));
-        let hold = Hold { invited, patience: Box::pin(sleep(CONTINUE_PATIENCE)), asked: Arc::clone(&asked) };
+        let hold = Hold { invited: Some(invited), patience: Box::pin(sleep(CONTINUE_PATIENCE)), asked: Arc::clone(&asked) };
         let mut request = request.map(|incoming| Self { incoming: Some(incoming), hold: Some(hold) });
         let invite = Mutex::new(Some(invite));
         hyper::ext::on_informational(&mut request, move |response| {
@@ -182,22 +182,33 @@ impl Body for RequestBody {
     type Error = hyper::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        if let Some(hold) = &mut self.hold {
-            let invited = matches!(Pin::new(&mut hold.invited).poll(cx), Poll::Ready(Ok(())));
-            if !invited && hold.patience.as_mut().poll(cx).is_pending() {
+        let this = &mut *self;
+        if let Some(hold) = &mut this.hold {
+            let invited = match hold.invited.as_mut().map(|invited| Pin::new(invited).poll(cx)) {
+                Some(Poll::Pending) => hold.patience.as_mut().poll(cx).is_ready(),
+                Some(Poll::Ready(Ok(()))) => true,
+                // The final answer came first: the body is never asked for. Letting go of it tells hyper's server, which would
+                // otherwise take the client's next request for it.
+                Some(Poll::Ready(Err(_))) | None => {
+                    hold.invited = None;
+                    this.incoming = None;
+                    false
+                }
+            };
+            if !invited {
                 return Poll::Pending;
             }
             hold.asked.store(true, Ordering::Relaxed);
-            self.hold = None;
+            this.hold = None;
         }
-        match &mut self.incoming {
+        match &mut this.incoming {
             Some(incoming) => Pin::new(incoming).poll_frame(cx),
             None => Poll::Ready(None),
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.incoming.as_ref().is_none_or(Incoming::is_end_stream)
+        self.hold.is_none() && self.incoming.as_ref().is_none_or(Incoming::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
