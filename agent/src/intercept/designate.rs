@@ -252,7 +252,7 @@ impl Designators {
             wake,
             stop: std::sync::atomic::AtomicBool::new(false),
         });
-        Ok(Self { shared, thread: None }.spawned(&top)?)
+        Self { shared, thread: None }.spawned(&top)
     }
 
     fn spawned(mut self, top: &Path) -> Result<Self, InterceptError> {
