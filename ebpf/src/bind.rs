@@ -1,5 +1,8 @@
 //! Nobody binds a port that weir publishes, on any address: neither beside the listener, nor instead of it while the agent is
 //! dead. The agent needs no exception: it binds first and publishes then.
+//!
+//! A `listen` without `bind` meets no hook, and may be given the port of a dead agent by chance. Nobody is sent there: without a
+//! heartbeat connections are refused.
 
 use aya_ebpf::{
     bindings::{bpf_sock, bpf_sock_addr},

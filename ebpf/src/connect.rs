@@ -77,9 +77,6 @@ fn redirect(
     destination: impl FnOnce(*mut bpf_sock) -> [u32; 4],
     target: impl FnOnce([u32; 4], Listener) -> Option<([u32; 4], u32)>,
 ) -> Result<Option<Redirect>, i32> {
-    if socket.is_null() {
-        return Ok(None);
-    }
     let mut state = maps::socket_state(socket.cast());
     if let Some(state) = state.as_deref_mut() {
         // The socket may have been connected before, by anybody: what was remembered is not true any more.

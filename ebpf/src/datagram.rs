@@ -19,8 +19,7 @@ pub fn send(ctx: *mut bpf_sock_addr) -> i32 {
     if select::datagram_allowed(protocol, port) {
         return PASS;
     }
-    let state = if socket.is_null() { None } else { maps::socket_state(socket.cast()) };
-    if cover::coverage(state.as_deref()).is_none() {
+    if cover::coverage(maps::socket_state(socket.cast()).as_deref()).is_none() {
         return PASS;
     }
     maps::refuse(ECONNREFUSED, Counter::RefusedDatagram)

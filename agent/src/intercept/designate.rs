@@ -3,6 +3,8 @@
 //! Cgroups below a designated one are covered by the kernel, which looks at ancestors; here only the directories that match
 //! themselves are entered. A unit that restarts gets a new cgroup with a new id: the hierarchy is watched, and scanned again at
 //! every change and every second.
+//!
+//! Between the birth of a cgroup and its designation lies a fraction of a millisecond. Where that matters, select the slice above.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -252,7 +254,7 @@ impl Designators {
             wake,
             stop: std::sync::atomic::AtomicBool::new(false),
         });
-        Ok(Self { shared, thread: None }.spawned(&top)?)
+        Self { shared, thread: None }.spawned(&top)
     }
 
     fn spawned(mut self, top: &Path) -> Result<Self, InterceptError> {
@@ -342,12 +344,16 @@ impl Shared {
 
     fn follow(&self) {
         let mut watched = BTreeSet::new();
+        let mut again = false;
         let inotify = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK);
         if let Err(cause) = &inotify {
             warn!(%cause, "watch the cgroup hierarchy: new workloads are found by the periodic scan only");
         }
         while !self.stop.load(std::sync::atomic::Ordering::Relaxed) {
-            self.wait(inotify.as_ref().ok());
+            if !again {
+                self.wait(inotify.as_ref().ok());
+            }
+            again = false;
             let mut designator = self.lock();
             // Until the policies are known, what another agent designated stays.
             if designator.selectors.is_empty() && designator.registered.is_empty() {
@@ -357,7 +363,8 @@ impl Shared {
                 Ok(directories) => {
                     drop(designator);
                     if let Ok(inotify) = &inotify {
-                        watch(inotify, directories, &mut watched);
+                        // What was born below a directory before it was watched made no event.
+                        again = watch(inotify, directories, &mut watched);
                     }
                 }
                 Err(error) => error!(%error, "designate workloads"),
@@ -384,10 +391,12 @@ fn drain(inotify: &OwnedFd) {
     while reader.next().is_ok() {}
 }
 
-fn watch(inotify: &OwnedFd, directories: Vec<PathBuf>, watched: &mut BTreeSet<PathBuf>) {
+/// Watches what is not watched yet. True: there was some.
+fn watch(inotify: &OwnedFd, directories: Vec<PathBuf>, watched: &mut BTreeSet<PathBuf>) -> bool {
     let present: BTreeSet<PathBuf> = directories.into_iter().collect();
     // The kernel drops the watch of a directory that is removed.
     watched.retain(|directory| present.contains(directory));
+    let before = watched.len();
     for directory in present {
         if watched.len() >= WATCHES_MAX || watched.contains(&directory) {
             continue;
@@ -402,6 +411,7 @@ fn watch(inotify: &OwnedFd, directories: Vec<PathBuf>, watched: &mut BTreeSet<Pa
             Err(cause) => debug!(directory = %directory.display(), cause = %io::Error::from(cause), "watch a cgroup"),
         }
     }
+    watched.len() > before
 }
 
 #[cfg(test)]

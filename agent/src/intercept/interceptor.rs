@@ -38,7 +38,7 @@ const MAPS: [&str; 6] = ["WORKLOADS", "CONNS", "LISTENERS", "CONFIG", "STATS", "
 
 /// Programs in the order in which they are attached and replaced: consumers before producers, so that no connection is sent
 /// to weir before its record can be kept, and none whose record the new programs would not understand.
-pub(super) const PROGRAMS: [&str; 13] = [
+const PROGRAMS: [&str; 13] = [
     "sock_ops",
     "sock_release",
     "getpeername4",
@@ -303,6 +303,37 @@ pub struct Stats {
     pub direct: u64,
 }
 
+/// One program as the verifier took it.
+#[derive(Clone, Debug, Serialize)]
+pub struct ProgramSize {
+    pub name: &'static str,
+    pub instructions: u32,
+    /// Instructions that the verifier looked at, over all paths; its limit is one million.
+    pub verified_instructions: u32,
+}
+
+/// Loads every program through the verifier, attaches and pins nothing, and unloads them again.
+///
+/// # Errors
+/// Those of `Interceptor::attach` as far as loading goes, with the verifier's log.
+pub fn verify() -> Result<Vec<ProgramSize>, InterceptError> {
+    let has_set_retval = u8::from(probe::has_set_retval());
+    let mut ebpf = EbpfLoader::new()
+        .override_global("HAS_SET_RETVAL", &has_set_retval, true)
+        .load(OBJECT)
+        .map_err(|error| InterceptError::Load(Box::new(error)))?;
+    let size = |name: &'static str| {
+        let program = ebpf.program_mut(name).ok_or(InterceptError::Missing(name))?;
+        load_program(program).map_err(|error| InterceptError::program("load", name, error))?;
+        let info = program.info().map_err(|error| InterceptError::program("ask", name, error))?;
+        let instructions = info.size_translated().unwrap_or(0) / INSTRUCTION_BYTES;
+        Ok(ProgramSize { name, instructions, verified_instructions: info.verified_instruction_count().unwrap_or(0) })
+    };
+    PROGRAMS.into_iter().map(size).collect()
+}
+
+const INSTRUCTION_BYTES: u32 = 8;
+
 /// The cgroup at which everything is attached.
 struct Top {
     directory: File,
@@ -383,7 +414,7 @@ fn hook(ebpf: &mut Ebpf, name: &'static str, pins: &Pins, top: &Top) -> Result<(
     }
 }
 
-pub(super) fn load_program(program: &mut Program) -> Result<(), aya::programs::ProgramError> {
+fn load_program(program: &mut Program) -> Result<(), aya::programs::ProgramError> {
     match program {
         Program::CgroupSock(program) => program.load(),
         Program::CgroupSockAddr(program) => program.load(),

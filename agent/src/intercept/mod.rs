@@ -30,8 +30,10 @@ mod workload;
 pub use cgroup::{cgroup_id, cgroup2_root};
 pub use designate::{Designator, Designators, Selector};
 pub use error::InterceptError;
-pub use interceptor::{Cgroups, HEARTBEAT_PERIOD, HEARTBEAT_TTL, InterceptConfig, Interceptor, OBJECT, Stats};
+pub use interceptor::{
+    Cgroups, HEARTBEAT_PERIOD, HEARTBEAT_TTL, InterceptConfig, Interceptor, OBJECT, ProgramSize, Stats, verify,
+};
 pub use origins::{MapOrigins, Origins, TakenOrigin};
-pub use pins::{PIN_DIR_DEFAULT, Pins, stale_pins};
+pub use pins::{PIN_DIR_DEFAULT, PinState, is_bpffs, pin_directories};
 pub use probe::{Feature, Finding, features};
 pub use workload::Identities;

@@ -30,7 +30,7 @@ pub struct TakenOrigin {
     pub cgroup_id: u64,
     /// Where the connecting task is: `cgroup_id`, or below it; elsewhere if `by_task` is false.
     pub task_cgroup_id: u64,
-    /// False: the connecting task is not designated, but uses a socket that was created in `cgroup_id`.
+    /// False: the connecting task is not designated, but uses a socket that was created in `cgroup_id`. `pid` is then a helper's.
     pub by_task: bool,
     /// Interface that the workload had bound the socket to; 0: none.
     pub ifindex: u32,

@@ -9,14 +9,12 @@
 use std::{
     fs::{self, File},
     io::{self, Read},
-    os::{
-        fd::AsFd,
-        unix::fs::{DirBuilderExt, MetadataExt},
-    },
+    os::unix::fs::{DirBuilderExt, MetadataExt},
     path::{Path, PathBuf},
 };
 
 use rustix::fs::{FlockOperation, flock, statfs};
+use serde::Serialize;
 use tracing::info;
 
 use super::InterceptError;
@@ -29,12 +27,12 @@ const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
 /// Times that the directory may be removed under our hands by an agent that stops, while we wait for its lock.
 const LOCK_ATTEMPTS_MAX: u32 = 8;
 const LOCKS_BYTES_MAX: u64 = 1024 * 1024;
-/// Pin directories that `stale_pins` looks at.
+/// Entries that `pin_directories` looks at.
 const PIN_DIRS_MAX: usize = 1024;
 
 /// The locked pin directory of the running agent. The lock ends with the value, or with the process.
 #[derive(Debug)]
-pub struct Pins {
+pub(super) struct Pins {
     directory: PathBuf,
     _lock: File,
 }
@@ -44,7 +42,7 @@ impl Pins {
     ///
     /// # Errors
     /// `AlreadyRunning` if another process holds the lock.
-    pub fn lock(directory: &Path) -> Result<Self, InterceptError> {
+    pub(super) fn lock(directory: &Path) -> Result<Self, InterceptError> {
         ensure_bpffs(directory)?;
         for _ in 0..LOCK_ATTEMPTS_MAX {
             make_directory(directory)?;
@@ -112,9 +110,10 @@ fn is_same(lock: &File, path: &Path) -> bool {
 }
 
 /// Is this path, or the nearest directory above it that exists, on a BPF file system?
-pub(super) fn is_bpffs(path: &Path) -> bool {
+#[must_use]
+pub fn is_bpffs(path: &Path) -> bool {
     let nearest = path.ancestors().find(|ancestor| ancestor.exists());
-    nearest.and_then(|nearest| statfs(nearest).ok()).is_some_and(|found| i64::from(found.f_type) & 0xffff_ffff == BPF_FS_MAGIC)
+    nearest.and_then(|nearest| statfs(nearest).ok()).is_some_and(|found| found.f_type & 0xffff_ffff == BPF_FS_MAGIC)
 }
 
 /// Mounts the BPF file system at its usual place, if the directory shall be there and nobody has mounted it yet.
@@ -155,18 +154,32 @@ fn holder_in(locks: &str, subject: &str) -> Option<u32> {
     held.find_map(|words| words.get(4)?.parse().ok())
 }
 
-/// Pin directories of agents that do not run: `/sys/fs/bpf/weir*` without a lock. What is designated there is refused.
+/// A pin directory, and who holds it.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+pub struct PinState {
+    pub directory: PathBuf,
+    /// The running agent; 0: there is one, but not to be seen from here. `None`: its agent stopped or died, and what it designated
+    /// is refused.
+    pub agent_pid: Option<u32>,
+}
+
+/// The pin directories of this host: `/sys/fs/bpf/weir*`.
 #[must_use]
-pub fn stale_pins() -> Vec<PathBuf> {
-    let Ok(entries) = fs::read_dir(BPFFS) else {
-        return Vec::new();
-    };
-    let named = entries.flatten().take(PIN_DIRS_MAX).map(|entry| entry.path()).filter(|path| {
+pub fn pin_directories() -> Vec<PinState> {
+    let entries = fs::read_dir(BPFFS).into_iter().flatten().flatten().take(PIN_DIRS_MAX).map(|entry| entry.path());
+    let ours = entries.filter(|path| {
         path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with("weir")) && path.is_dir()
     });
-    named
-        .filter(|path| File::open(path).is_ok_and(|file| flock(file.as_fd(), FlockOperation::NonBlockingLockShared).is_ok()))
-        .collect()
+    let mut states: Vec<PinState> = ours.filter_map(state).collect();
+    states.sort_by(|one, other| one.directory.cmp(&other.directory));
+    states
+}
+
+fn state(directory: PathBuf) -> Option<PinState> {
+    let file = File::open(&directory).ok()?;
+    let free = flock(&file, FlockOperation::NonBlockingLockShared).is_ok();
+    let agent_pid = (!free).then(|| holder(&file).unwrap_or(0));
+    Some(PinState { directory, agent_pid })
 }
 
 #[cfg(test)]

@@ -124,7 +124,7 @@ pub fn features() -> Vec<Feature> {
     let plain = "refusals say EPERM instead of ECONNREFUSED";
     features.push(helper("choice of errno", "refusing in words that clients understand", HELPER_SET_RETVAL, plain, false));
     features.push(Feature {
-        name: "SO_NETNS_COOKIE, take from LRU maps",
+        name: "SO_NETNS_COOKIE",
         needed_for: "taking the origin of a connection once",
         found: netns_cookie(),
         consequence: refuse,

@@ -60,7 +60,8 @@ impl Background {
         let mut command = enter(cgroup);
         command.args(["python3", "-c", &format!("{PRELUDE}\n{script}")]).args(arguments);
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("start a client");
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap).take_while(|line| line != "done").collect();
+        let lines =
+            BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap).take_while(|line| line != "done").collect();
         Self { child, lines }
     }
 }
