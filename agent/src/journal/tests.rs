@@ -4,7 +4,7 @@ use std::{
     os::unix::fs::{FileExt, PermissionsExt},
     path::Path,
     sync::{
-        Arc,
+        Arc, Condvar, Mutex,
         atomic::{AtomicU32, Ordering},
     },
     time::{Duration, Instant, SystemTime},
@@ -212,6 +212,38 @@ fn verifying_nothing_is_an_error() {
     let directory = TempDir::new().unwrap();
     assert!(matches!(verify(directory.path(), |_, _| {}), Err(ReadError::Empty { .. })));
     assert!(matches!(verify(&directory.path().join("absent"), |_, _| {}), Err(ReadError::Directory { .. })));
+}
+
+#[test]
+fn every_record_of_many_producers_is_there_once_and_in_its_order() {
+    let directory = TempDir::new().unwrap();
+    let config = JournalConfig { segment_bytes_max: 64 * 1024, ..JournalConfig::new(directory.path()) };
+    let (journal, committer) = Journal::open(config).unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();
+    runtime.block_on(async {
+        let produce = |producer: u32, journal: Journal| async move {
+            for number in 0..50 {
+                let ticket = journal.record(closed(&format!("{producer} {number}"))).unwrap();
+                if number % 3 == 0 {
+                    ticket.durable().await.unwrap();
+                    assert!(ticket.is_durable());
+                }
+            }
+        };
+        let producers: Vec<_> = (0..64).map(|producer| tokio::spawn(produce(producer, journal.clone()))).collect();
+        for producer in producers {
+            producer.await.unwrap();
+        }
+    });
+    committer.close().unwrap();
+    let mut next = [0_u32; 64];
+    for detail in details(directory.path()) {
+        let (producer, number) = detail.split_once(' ').unwrap();
+        let expected = next.get_mut(producer.parse::<usize>().unwrap()).unwrap();
+        assert_eq!(number.parse::<u32>().unwrap(), *expected);
+        *expected += 1;
+    }
+    assert!(next.iter().all(|count| *count == 50), "{next:?}");
 }
 
 mod tampering {
@@ -514,6 +546,71 @@ mod failing_disk {
             },
         );
         assert_eq!(gaps, [2]);
+        assert_eq!(report(directory.path()).state, State::Sealed);
+    }
+
+    /// Every sync waits until the gate is opened.
+    struct Stuck {
+        disk: Disk,
+        gate: Arc<(Mutex<bool>, Condvar)>,
+    }
+
+    impl Storage for Stuck {
+        fn create(&mut self, path: &Path) -> io::Result<File> {
+            self.disk.create(path)
+        }
+        fn write(&mut self, file: &mut File, bytes: &[u8]) -> io::Result<()> {
+            self.disk.write(file, bytes)
+        }
+        fn sync(&mut self, file: &File) -> io::Result<()> {
+            let (open, opened) = &*self.gate;
+            drop(opened.wait_while(open.lock().unwrap(), |open| !*open).unwrap());
+            self.disk.sync(file)
+        }
+        fn sync_directory(&mut self, directory: &Path) -> io::Result<()> {
+            self.disk.sync_directory(directory)
+        }
+        fn remove(&mut self, path: &Path) -> io::Result<()> {
+            self.disk.remove(path)
+        }
+    }
+
+    #[test]
+    fn a_disk_that_does_not_answer_fills_the_queue_and_then_refuses_without_blocking() {
+        let directory = TempDir::new().unwrap();
+        let gate = Arc::new((Mutex::new(true), Condvar::new()));
+        let set = |to: bool| {
+            *gate.0.lock().unwrap() = to;
+            gate.1.notify_all();
+        };
+        let storage = Stuck { disk: Disk(SyncPolicy::Never), gate: Arc::clone(&gate) };
+        let (journal, committer) = Journal::open_on(JournalConfig::new(directory.path()), Box::new(storage)).unwrap();
+        set(false);
+        let stuck = journal.record(closed("stuck")).unwrap();
+        let begin = Instant::now();
+        while journal.healthy().is_ok() {
+            assert!(begin.elapsed() < Duration::from_secs(20), "a slow disk counts as healthy");
+            std::thread::yield_now();
+        }
+        let big = "x".repeat(RECORD_BYTES_MAX - 1024);
+        let accepted = (0..5).map_while(|_| journal.record(closed(&big)).ok()).count();
+        assert_eq!(accepted, QUEUE_BYTES_MAX / RECORD_BYTES_MAX);
+        let refused = journal.record(closed(&big)).unwrap_err();
+        assert!(refused.to_string().contains("journal slow"), "{refused}");
+        assert!(!stuck.is_durable());
+        set(true);
+        durable(&stuck).unwrap();
+        committer.close().unwrap();
+        let mut gap = 0;
+        Walk::open(directory.path()).unwrap().for_each(
+            |problem| panic!("{problem:?}"),
+            |entry| {
+                if let Some(Event::Gap { records, .. }) = entry.event {
+                    gap += records;
+                }
+            },
+        );
+        assert_eq!(gap, 2);
         assert_eq!(report(directory.path()).state, State::Sealed);
     }
 
