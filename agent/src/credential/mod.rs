@@ -36,3 +36,30 @@ pub fn harden() -> io::Result<()> {
     let Rlimit { maximum, .. } = getrlimit(Resource::Core);
     Ok(setrlimit(Resource::Core, Rlimit { current: Some(0), maximum })?)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use rustix::process::dumpable_behavior;
+
+    use super::*;
+
+    const CHILD: &str = "WEIR_TEST_HARDEN";
+
+    /// In a process of its own: the other tests may read their own `/proc`.
+    #[test]
+    fn a_hardened_process_leaves_no_core_behind() {
+        if std::env::var_os(CHILD).is_some() {
+            harden().unwrap();
+            assert_eq!(dumpable_behavior().unwrap(), DumpableBehavior::NotDumpable);
+            assert_eq!(getrlimit(Resource::Core).current, Some(0));
+            return;
+        }
+        let name = "credential::tests::a_hardened_process_leaves_no_core_behind";
+        let mut child = Command::new(std::env::current_exe().unwrap());
+        let output = child.args(["--exact", name]).env(CHILD, "1").output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+        assert!(String::from_utf8_lossy(&output.stdout).contains("1 passed"), "the child ran no test");
+    }
+}

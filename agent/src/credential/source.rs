@@ -68,14 +68,14 @@ pub(super) fn describe(source: &SecretSource) -> (&'static str, String) {
     }
 }
 
-/// Cuts one line feed off; the buffer becomes the secret without a copy.
+/// Cuts one line feed off. The large buffer is wiped; the secret takes no more room than it needs.
 fn finish(mut value: Value) -> Result<Secret, String> {
     if value.last() == Some(&b'\n') {
         value.pop();
     }
     match value.len() {
         0 => Err("empty".to_owned()),
-        1..=SECRET_BYTES_MAX => Ok(Secret::new(std::mem::take(&mut *value))),
+        1..=SECRET_BYTES_MAX => Ok(Secret::new(value.to_vec())),
         _ => Err(over_limit()),
     }
 }

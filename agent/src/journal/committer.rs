@@ -27,7 +27,9 @@ struct Ended(Arc<Shared>);
 impl Drop for Ended {
     fn drop(&mut self) {
         if thread::panicking() {
-            self.0.fail(JournalError::closed("the committer ended unexpectedly".to_owned()));
+            let directory = self.0.status().directory.display().to_string();
+            let cause = "the committer ended unexpectedly".to_owned();
+            self.0.fail(JournalError::Unavailable { directory, operation: "commit", cause });
         }
         self.0.end();
     }

@@ -85,7 +85,7 @@ pub struct Journal {
     shared: Arc<Shared>,
 }
 
-/// Owns the committer thread; dropping it closes the journal.
+/// Owns the committer thread; dropping it closes the journal and waits, as [`CommitterHandle::close`] does: not on an async thread.
 #[derive(Debug)]
 pub struct CommitterHandle {
     journal: Journal,

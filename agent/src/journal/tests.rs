@@ -1,10 +1,16 @@
+//! The journal as a whole, on real files.
+
+mod crashes;
+mod failing_disk;
+mod tampering;
+
 use std::{
     fs::{self, File},
     io,
     os::unix::fs::{FileExt, PermissionsExt},
     path::Path,
     sync::{
-        Arc,
+        Arc, Condvar, Mutex,
         atomic::{AtomicU32, Ordering},
     },
     time::{Duration, Instant, SystemTime},
@@ -214,368 +220,36 @@ fn verifying_nothing_is_an_error() {
     assert!(matches!(verify(&directory.path().join("absent"), |_, _| {}), Err(ReadError::Directory { .. })));
 }
 
-mod tampering {
-    use super::*;
-
-    #[test]
-    fn every_flipped_byte_is_found() {
-        for (name, prepare) in [("sealed", write as fn(&Path, &[&str])), ("unsealed", write_unsealed)] {
-            let directory = TempDir::new().unwrap();
-            prepare(directory.path(), &["first session"]);
-            prepare(directory.path(), &["second session"]);
-            for segment in segments(directory.path()).unwrap() {
-                let path = directory.path().join(segment_file_name(segment));
-                let file = File::options().write(true).open(&path).unwrap();
-                for (offset, byte) in fs::read(&path).unwrap().into_iter().enumerate() {
-                    file.write_all_at(&[byte ^ 0x20], offset as u64).unwrap();
-                    let found = report(directory.path());
-                    assert_eq!(found.state, State::Tampered, "{name} segment {segment} offset {offset}");
-                    assert!(found.problems.iter().all(|problem| problem.offset <= offset as u64 || problem.segment > segment));
-                    file.write_all_at(&[byte], offset as u64).unwrap();
+#[test]
+fn every_record_of_many_producers_is_there_once_and_in_its_order() {
+    let directory = TempDir::new().unwrap();
+    let config = JournalConfig { segment_bytes_max: 64 * 1024, ..JournalConfig::new(directory.path()) };
+    let (journal, committer) = Journal::open(config).unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();
+    runtime.block_on(async {
+        let produce = |producer: u32, journal: Journal| async move {
+            for number in 0..50 {
+                let ticket = journal.record(closed(&format!("{producer} {number}"))).unwrap();
+                if number % 3 == 0 {
+                    ticket.durable().await.unwrap();
+                    assert!(ticket.is_durable());
                 }
-            }
-            assert!(report(directory.path()).problems.is_empty());
-        }
-    }
-
-    fn five_segments() -> TempDir {
-        let directory = TempDir::new().unwrap();
-        for detail in ["a", "b", "c", "d", "e"] {
-            write(directory.path(), &[detail, detail]);
-        }
-        directory
-    }
-
-    #[test]
-    fn a_missing_segment_is_found() {
-        for segment in 1..5 {
-            let directory = five_segments();
-            fs::remove_file(directory.path().join(segment_file_name(segment))).unwrap();
-            assert_eq!(report(directory.path()).state, State::Tampered, "segment {segment}");
-        }
-    }
-
-    #[test]
-    fn a_renamed_segment_is_found() {
-        let directory = five_segments();
-        fs::rename(directory.path().join(segment_file_name(5)), directory.path().join(segment_file_name(6))).unwrap();
-        assert_eq!(report(directory.path()).state, State::Tampered);
-        let swapped = five_segments();
-        let path = |segment| swapped.path().join(segment_file_name(segment));
-        fs::rename(path(2), swapped.path().join("x")).unwrap();
-        fs::rename(path(3), path(2)).unwrap();
-        fs::rename(swapped.path().join("x"), path(3)).unwrap();
-        assert_eq!(report(swapped.path()).state, State::Tampered);
-    }
-
-    #[test]
-    fn a_segment_of_another_log_is_found() {
-        let (directory, other) = (five_segments(), five_segments());
-        fs::copy(other.path().join(segment_file_name(3)), directory.path().join(segment_file_name(3))).unwrap();
-        assert_eq!(report(directory.path()).state, State::Tampered);
-        fs::copy(other.path().join(segment_file_name(5)), directory.path().join(segment_file_name(5))).unwrap();
-        assert_eq!(report(directory.path()).state, State::Tampered);
-    }
-
-    #[test]
-    fn a_segment_cut_between_frames_is_found_by_the_next() {
-        let directory = five_segments();
-        let path = directory.path().join(segment_file_name(2));
-        let bytes = fs::read(&path).unwrap();
-        let seal = bytes.windows(4).rposition(|window| window == b"WFR1").unwrap();
-        fs::write(&path, bytes.get(..seal).unwrap()).unwrap();
-        assert_eq!(report(directory.path()).state, State::Tampered);
-    }
-
-    fn frames(bytes: &[u8]) -> Vec<Vec<u8>> {
-        let starts: Vec<usize> = memchr::memmem::find_iter(bytes, b"WFR1").collect();
-        let ends = starts.iter().skip(1).copied().chain([bytes.len()]);
-        starts.iter().zip(ends).map(|(start, end)| bytes.get(*start..end).unwrap().to_vec()).collect()
-    }
-
-    fn with_frames(rearrange: impl FnOnce(&mut Vec<Vec<u8>>)) -> State {
-        let directory = TempDir::new().unwrap();
-        write(directory.path(), &["a", "b", "c"]);
-        let path = directory.path().join(segment_file_name(1));
-        let bytes = fs::read(&path).unwrap();
-        let mut frames = frames(&bytes);
-        rearrange(&mut frames);
-        fs::write(&path, [bytes.get(..SEGMENT_HEADER_BYTES).unwrap(), &frames.concat()].concat()).unwrap();
-        report(directory.path()).state
-    }
-
-    #[test]
-    fn a_removed_repeated_or_moved_frame_is_found() {
-        assert_eq!(with_frames(|_| {}), State::Sealed);
-        assert_eq!(with_frames(|frames| drop(frames.remove(2))), State::Tampered);
-        assert_eq!(with_frames(|frames| frames.swap(1, 2)), State::Tampered);
-        assert_eq!(with_frames(|frames| frames.insert(2, frames.get(1).cloned().unwrap())), State::Tampered);
-        assert_eq!(with_frames(|frames| frames.push(frames.last().cloned().unwrap())), State::Tampered);
-    }
-
-    #[test]
-    fn whole_frames_cut_off_the_end_leave_the_log_unsealed() {
-        assert_eq!(with_frames(|frames| drop(frames.pop())), State::Unsealed);
-        assert_eq!(with_frames(|frames| frames.truncate(2)), State::Unsealed);
-    }
-
-    #[test]
-    fn damage_found_at_start_stays_on_record() {
-        let directory = TempDir::new().unwrap();
-        write_unsealed(directory.path(), &["a", "b"]);
-        let file = File::options().write(true).open(directory.path().join(segment_file_name(1))).unwrap();
-        file.write_all_at(b"#", (SEGMENT_HEADER_BYTES + FRAME_HEADER_BYTES + 400) as u64).unwrap();
-        write(directory.path(), &["c"]);
-        let report = report(directory.path());
-        assert_eq!(report.state, State::Tampered);
-        assert!(report.problems.iter().any(|problem| problem.detail.contains("found damaged")));
-    }
-}
-
-mod crashes {
-    use super::*;
-
-    #[test]
-    fn every_truncation_is_classified_and_recovered_from() {
-        let directory = TempDir::new().unwrap();
-        write(directory.path(), &["before"]);
-        write_unsealed(directory.path(), &["a", "b"]);
-        let name = segment_file_name(2);
-        let whole = fs::read(directory.path().join(&name)).unwrap();
-        let scratch = TempDir::new().unwrap();
-        for length in 0..=whole.len() {
-            let copied = scratch.path().join(length.to_string());
-            copy(directory.path(), &copied);
-            fs::write(copied.join(&name), whole.get(..length).unwrap()).unwrap();
-
-            let bytes = whole.get(..length).unwrap();
-            let at_boundary = length == whole.len()
-                || length == SEGMENT_HEADER_BYTES
-                || (length > SEGMENT_HEADER_BYTES && whole.get(length..length + 4) == Some(b"WFR1"));
-            let expected = if at_boundary { State::Unsealed } else { State::Torn };
-            assert_eq!(report(&copied).state, expected, "cut to {length}");
-
-            write(&copied, &["after"]);
-            let recovered = report(&copied);
-            assert_eq!((recovered.state, recovered.unclean_stops.len()), (State::Sealed, 1), "cut to {length}: {recovered:?}");
-            assert_eq!(fs::read(copied.join(&name)).unwrap(), bytes, "a torn file is never touched");
-            let details = details(&copied);
-            assert_eq!((details.first().unwrap().as_str(), details.last().unwrap().as_str()), ("before", "after"));
-            fs::remove_dir_all(&copied).unwrap();
-        }
-    }
-
-    #[test]
-    fn a_torn_tail_that_changes_later_is_found() {
-        let directory = TempDir::new().unwrap();
-        write(directory.path(), &["a"]);
-        let path = directory.path().join(segment_file_name(1));
-        let bytes = fs::read(&path).unwrap();
-        fs::write(&path, bytes.get(..bytes.len() - 10).unwrap()).unwrap();
-        write(directory.path(), &["b"]);
-        assert_eq!(report(directory.path()).state, State::Sealed);
-        fs::write(&path, bytes.get(..bytes.len() - 11).unwrap()).unwrap();
-        assert_eq!(report(directory.path()).state, State::Tampered);
-    }
-
-    #[test]
-    fn a_tail_of_zeros_is_a_crash() {
-        let directory = TempDir::new().unwrap();
-        write_unsealed(directory.path(), &["a"]);
-        let path = directory.path().join(segment_file_name(1));
-        let mut bytes = fs::read(&path).unwrap();
-        bytes.resize(bytes.len() + 5000, 0);
-        fs::write(&path, bytes).unwrap();
-        assert_eq!(report(directory.path()).state, State::Torn);
-        write(directory.path(), &["b"]);
-        assert_eq!(report(directory.path()).state, State::Sealed);
-    }
-
-    #[test]
-    fn several_crashes_in_a_row_stay_readable() {
-        let directory = TempDir::new().unwrap();
-        write_unsealed(directory.path(), &["a"]);
-        for segment in 2..5 {
-            fs::write(directory.path().join(segment_file_name(segment)), b"WEIRJ").unwrap();
-        }
-        write(directory.path(), &["b"]);
-        let report = report(directory.path());
-        assert_eq!((report.state, report.unclean_stops.len()), (State::Sealed, 4));
-        assert_eq!(details(directory.path()), ["a", "b"]);
-    }
-}
-
-mod failing_disk {
-    use super::*;
-
-    /// Fails the next `left` operations of one kind; what is written on failure is half of what was asked.
-    struct Faulty {
-        disk: Disk,
-        write: Arc<AtomicU32>,
-        sync: Arc<AtomicU32>,
-    }
-
-    fn due(faults: &AtomicU32) -> bool {
-        faults.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok()
-    }
-
-    impl Storage for Faulty {
-        fn create(&mut self, path: &Path) -> io::Result<File> {
-            self.disk.create(path)
-        }
-        fn write(&mut self, file: &mut File, bytes: &[u8]) -> io::Result<()> {
-            if due(&self.write) {
-                self.disk.write(file, bytes.get(..bytes.len() / 2).unwrap())?;
-                return Err(io::ErrorKind::StorageFull.into());
-            }
-            self.disk.write(file, bytes)
-        }
-        fn sync(&mut self, file: &File) -> io::Result<()> {
-            if due(&self.sync) { Err(io::Error::from_raw_os_error(5)) } else { self.disk.sync(file) }
-        }
-        fn sync_directory(&mut self, directory: &Path) -> io::Result<()> {
-            self.disk.sync_directory(directory)
-        }
-        fn remove(&mut self, path: &Path) -> io::Result<()> {
-            self.disk.remove(path)
-        }
-    }
-
-    struct Faults {
-        write: Arc<AtomicU32>,
-        sync: Arc<AtomicU32>,
-    }
-
-    fn open(directory: &Path) -> (Journal, CommitterHandle, Faults) {
-        let faults = Faults { write: Arc::default(), sync: Arc::default() };
-        let storage =
-            Faulty { disk: Disk(SyncPolicy::Fdatasync), write: Arc::clone(&faults.write), sync: Arc::clone(&faults.sync) };
-        let (journal, committer) = Journal::open_on(JournalConfig::new(directory), Box::new(storage)).unwrap();
-        (journal, committer, faults)
-    }
-
-    fn causes(directory: &Path) -> Vec<OpenCause> {
-        let mut causes = Vec::new();
-        Walk::open(directory).unwrap().for_each(
-            |problem| panic!("{problem:?}"),
-            |entry| {
-                if let Some(Event::JournalOpened { cause, .. }) = entry.event {
-                    causes.push(cause);
-                }
-            },
-        );
-        causes
-    }
-
-    #[test]
-    fn a_segment_that_failed_once_is_left_and_its_frame_written_again() {
-        for kind in ["write", "sync"] {
-            let directory = TempDir::new().unwrap();
-            let (journal, committer, faults) = open(directory.path());
-            durable(&journal.record(closed("a")).unwrap()).unwrap();
-            if kind == "write" { &faults.write } else { &faults.sync }.store(1, Ordering::Relaxed);
-            durable(&journal.record(closed("b")).unwrap()).unwrap();
-            assert!(journal.healthy().is_ok());
-            committer.close().unwrap();
-            assert_eq!(details(directory.path()), ["a", "b"], "{kind}");
-            assert_eq!(causes(directory.path()), [OpenCause::Start, OpenCause::WriteFailure]);
-            assert_eq!(report(directory.path()).state, State::Sealed);
-        }
-    }
-
-    #[test]
-    fn a_disk_that_stays_full_makes_the_journal_unavailable_until_there_is_room() {
-        let directory = TempDir::new().unwrap();
-        let (journal, committer, faults) = open(directory.path());
-        faults.write.store(u32::MAX, Ordering::Relaxed);
-        let kept = journal.record(closed("kept")).unwrap();
-        let error = durable(&kept).unwrap_err();
-        assert!(error.to_string().contains("no storage space"), "{error}");
-        assert!(journal.healthy().is_err());
-        assert!(journal.record(closed("refused")).is_err());
-        assert!(journal.record(closed("refused")).is_err());
-
-        faults.write.store(0, Ordering::Relaxed);
-        let asked = Instant::now();
-        while !kept.is_durable() || journal.healthy().is_err() {
-            assert!(asked.elapsed() < Duration::from_secs(20), "service did not resume");
-            std::thread::yield_now();
-        }
-        durable(&journal.record(closed("after")).unwrap()).unwrap();
-        committer.close().unwrap();
-        assert_eq!(details(directory.path()), ["kept", "after"]);
-        let mut gaps = Vec::new();
-        Walk::open(directory.path()).unwrap().for_each(
-            |problem| panic!("{problem:?}"),
-            |entry| {
-                if let Some(Event::Gap { records, .. }) = entry.event {
-                    gaps.push(records);
-                }
-            },
-        );
-        assert_eq!(gaps, [2]);
-        assert_eq!(report(directory.path()).state, State::Sealed);
-    }
-
-    #[test]
-    fn closing_while_the_disk_refuses_says_so() {
-        let directory = TempDir::new().unwrap();
-        let (journal, committer, faults) = open(directory.path());
-        faults.write.store(u32::MAX, Ordering::Relaxed);
-        let lost = journal.record(closed("lost")).unwrap();
-        durable(&lost).unwrap_err();
-        assert!(committer.close().is_err());
-        drop(journal);
-        assert_eq!(report(directory.path()).problems.first().map(|problem| problem.kind), Some(ProblemKind::Torn));
-    }
-
-    #[test]
-    fn a_full_file_system_refuses_and_recovers() {
-        let directory = TempDir::new().unwrap();
-        let mounted = std::process::Command::new("mount")
-            .args(["-t", "tmpfs", "-o", "size=128k,mode=0700", "weir-test"])
-            .arg(directory.path())
-            .status()
-            .is_ok_and(|status| status.success());
-        if !mounted {
-            eprintln!("skipped: may not mount a tmpfs here");
-            return;
-        }
-        let _mount = Unmount(directory.path());
-        let ballast = directory.path().join("ballast");
-        let (journal, committer) = Journal::open(JournalConfig::new(directory.path())).unwrap();
-        durable(&journal.record(closed("a")).unwrap()).unwrap();
-        fs::write(&ballast, vec![1; 1024 * 1024]).unwrap_err();
-        let mut tickets = Vec::new();
-        let refused = loop {
-            match journal.record(closed(&"x".repeat(3000))) {
-                Ok(ticket) => match durable(&ticket) {
-                    Ok(()) => tickets.push(ticket),
-                    Err(error) => break error,
-                },
-                Err(error) => break error,
             }
         };
-        assert!(refused.to_string().contains("No space left"), "{refused}");
-        fs::remove_file(&ballast).unwrap();
-        let asked = Instant::now();
-        while journal.healthy().is_err() {
-            assert!(asked.elapsed() < Duration::from_secs(20), "service did not resume");
-            std::thread::yield_now();
+        let producers: Vec<_> = (0..64).map(|producer| tokio::spawn(produce(producer, journal.clone()))).collect();
+        for producer in producers {
+            producer.await.unwrap();
         }
-        durable(&journal.record(closed("b")).unwrap()).unwrap();
-        committer.close().unwrap();
-        assert_eq!(report(directory.path()).state, State::Sealed);
-        assert!(tickets.iter().all(Ticket::is_durable));
+    });
+    committer.close().unwrap();
+    let mut next = [0_u32; 64];
+    for detail in details(directory.path()) {
+        let (producer, number) = detail.split_once(' ').unwrap();
+        let expected = next.get_mut(producer.parse::<usize>().unwrap()).unwrap();
+        assert_eq!(number.parse::<u32>().unwrap(), *expected);
+        *expected += 1;
     }
-
-    struct Unmount<'a>(&'a Path);
-
-    impl Drop for Unmount<'_> {
-        fn drop(&mut self) {
-            let _ = std::process::Command::new("umount").arg(self.0).status();
-        }
-    }
+    assert!(next.iter().all(|count| *count == 50), "{next:?}");
 }
 
 #[test]
