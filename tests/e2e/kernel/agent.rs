@@ -1,0 +1,155 @@
+//! Agents that die, return, come twice, or leave.
+
+use std::{
+    io::{BufRead, BufReader},
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use weir::intercept::{InterceptConfig, InterceptError, Interceptor};
+
+use super::{
+    clients::dial,
+    world::{Places, World, real},
+};
+
+#[test]
+fn a_stopped_agent_refuses_at_once_and_only_workloads() {
+    let mut world = World::new();
+    assert_eq!(dial(&world.places.inside, world.real4), format!("PROXY {}", world.real4));
+    let (inside, real4) = (world.places.inside.clone(), world.real4);
+    world.stop_agent();
+    assert_eq!(dial(&inside, real4), "ECONNREFUSED");
+    assert_eq!(dial(&inside, world.real6), "ECONNREFUSED");
+    assert_eq!(dial(&world.places.outside, real4), "REAL");
+}
+
+#[test]
+fn a_killed_agent_leaves_refusals_and_the_next_one_adopts() {
+    let places = Places::new();
+    let real4 = real("127.0.0.5".parse().unwrap());
+    let mut agent = AgentProcess::start(&places);
+    assert_eq!(dial(&places.inside, real4), format!("PROXY {real4}"));
+    agent.kill();
+    assert_eq!(dial(&places.inside, real4), "ECONNREFUSED");
+    assert_eq!(dial(&places.outside, real4), "REAL");
+
+    let interceptor = places.attach().unwrap();
+    assert!(interceptor.adopted());
+    let inside = weir::intercept::cgroup_id(&places.inside).unwrap();
+    assert_eq!(interceptor.designated().unwrap(), [(inside, weir_abi::Designation::DESIGNATED)]);
+    assert_eq!(dial(&places.inside, real4), "ECONNREFUSED", "adopted, but nothing is published yet");
+    let world = World::with(places, interceptor);
+    assert_eq!(dial(&world.places.inside, real4), format!("PROXY {real4}"));
+}
+
+#[test]
+fn a_hanging_agent_is_not_believed_for_longer_than_the_ttl() {
+    let places = Places::new();
+    let real4 = real("127.0.0.5".parse().unwrap());
+    let mut agent = AgentProcess::start(&places);
+    agent.signal(libc::SIGSTOP);
+    std::thread::sleep(weir::intercept::HEARTBEAT_TTL + Duration::from_millis(200));
+    assert_eq!(dial(&places.inside, real4), "ECONNREFUSED");
+    agent.signal(libc::SIGCONT);
+    agent.kill();
+}
+
+#[test]
+fn a_second_agent_is_refused_and_told_the_first_ones_pid() {
+    let places = Places::new();
+    let mut agent = AgentProcess::start(&places);
+    match places.attach() {
+        Err(InterceptError::AlreadyRunning { pid, .. }) => assert_eq!(pid, agent.child.id()),
+        other => panic!("{:?}", other.err()),
+    }
+    agent.kill();
+}
+
+#[test]
+fn pins_of_another_cgroup_are_not_adopted() {
+    let places = Places::new();
+    drop(places.attach().unwrap());
+    let other = InterceptConfig { top_cgroup: places.outside.clone(), pin_dir: places.pin_dir.clone() };
+    assert!(matches!(Interceptor::attach(other), Err(InterceptError::OtherTop { .. })));
+}
+
+#[test]
+fn pins_of_a_cgroup_that_is_gone_are_replaced() {
+    let places = Places::new();
+    let gone = places.top.join("gone");
+    std::fs::create_dir(&gone).unwrap();
+    drop(Interceptor::attach(InterceptConfig { top_cgroup: gone.clone(), pin_dir: places.pin_dir.clone() }).unwrap());
+    std::fs::remove_dir(&gone).unwrap();
+    let interceptor = places.attach().unwrap();
+    assert!(!interceptor.adopted());
+    let world = World::with(places, interceptor);
+    assert_eq!(dial(&world.places.inside, world.real4), format!("PROXY {}", world.real4));
+}
+
+#[test]
+fn a_released_interceptor_opens_the_network_and_leaves_nothing() {
+    let mut world = World::new();
+    world.take_interceptor().release().unwrap();
+    assert_eq!(dial(&world.places.inside, world.real4), "REAL");
+    assert!(!world.places.pin_dir.exists());
+}
+
+/// An agent in a process of its own: this very program, running the test below.
+struct AgentProcess {
+    child: Child,
+}
+
+impl AgentProcess {
+    fn start(places: &Places) -> Self {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--ignored", "--exact", "kernel::agent::agent_process", "--nocapture"])
+            .env("WEIR_TEST_TOP", &places.top)
+            .env("WEIR_TEST_INSIDE", &places.inside)
+            .env("WEIR_TEST_PINS", &places.pin_dir)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let ready = BufReader::new(child.stdout.take().unwrap()).lines().any(|line| line.unwrap() == "ready");
+        assert!(ready, "the agent did not start");
+        Self { child }
+    }
+
+    fn signal(&self, signal: i32) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        let signal = rustix::process::Signal::from_named_raw(signal).unwrap();
+        rustix::process::kill_process(pid, signal).unwrap();
+    }
+
+    fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+impl Drop for AgentProcess {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+#[ignore = "not a test: the process that other tests kill"]
+fn agent_process() {
+    let variable = |name| std::env::var_os(name).map(std::path::PathBuf::from);
+    let (Some(top), Some(inside), Some(pins)) =
+        (variable("WEIR_TEST_TOP"), variable("WEIR_TEST_INSIDE"), variable("WEIR_TEST_PINS"))
+    else {
+        return;
+    };
+    let interceptor = Interceptor::attach(InterceptConfig { top_cgroup: top.clone(), pin_dir: pins.clone() }).unwrap();
+    let places = Places { outside: top.join("outside"), top, inside, pin_dir: pins };
+    let world = World::with(places, interceptor);
+    println!("\nready");
+    // Until killed; nothing of the other process's may be removed.
+    std::mem::forget(world);
+    loop {
+        std::thread::sleep(Duration::from_secs(60));
+    }
+}
