@@ -323,4 +323,5 @@ const POLL: Duration = Duration::from_millis(15);
 const STOP_WAIT_MAX: Duration = Duration::from_secs(10);
 const PORT_TRIES_MAX: usize = 50;
 const OUTPUT_BYTES_MAX: u64 = 64 * 1024 * 1024;
-const SEARCH_PATH: &str = "/usr/local/sbin:/usr/sbin:/sbin:/usr/bin:/bin";
+/// PostgreSQL's own programs come first: Debian's `/usr/bin/psql` is a script that looks for them.
+const SEARCH_PATH: &str = "/usr/lib/postgresql/15/bin:/usr/local/sbin:/usr/sbin:/sbin:/usr/bin:/bin";

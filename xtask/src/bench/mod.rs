@@ -60,7 +60,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     if !project::is_root() {
         bail!("the benchmark needs root: it loads eBPF programs and makes cgroups");
     }
-    setup::ensure()?;
+    setup::ensure(setup::FOR_BENCH)?;
     raise_file_limit()?;
     if !args.without_weir {
         e2e::use_weir(args.weir.clone().map_or_else(|| project::build_weir(true), Ok)?);

@@ -151,7 +151,8 @@ fn flipped_byte_found(stage: &mut Stage) -> Result<Evidence> {
     let segment = copy_files(&stage.scene.places.journal, &copy)?;
     let before = journal("verify", &copy, &[])?;
     let mut bytes = fs::read(&segment)?;
-    let middle = bytes.len() / 2;
+    let written = bytes.iter().rposition(|byte| *byte != 0).unwrap_or_default();
+    let middle = written / 2;
     let byte = bytes.get_mut(middle).context("the segment is empty")?;
     *byte ^= 1;
     fs::write(&segment, bytes)?;

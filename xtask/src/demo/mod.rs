@@ -26,7 +26,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     if !project::is_root() {
         bail!("the demo needs root: it loads eBPF programs and makes cgroups; run `sudo -E cargo xtask demo`");
     }
-    setup::ensure()?;
+    setup::ensure(setup::FOR_DEMO)?;
     if args.weir.is_none() {
         println!("demo: cargo builds weir (minutes the first time, seconds afterwards)");
         project::build_weir(false)?;

@@ -4,49 +4,52 @@ use std::{fs, path::Path, process::Command};
 
 use anyhow::{Context, Result};
 
-use super::Missing;
+use super::{Missing, Need};
 use crate::project;
 
-/// A package, the file that tells that it (or an equal thing from elsewhere) is there, and what it is for.
-const PACKAGES: &[(&str, &[&str], &str)] = &[
-    ("gcc", &["/usr/bin/cc"], "links Rust programs, compiles PostgreSQL's parser and the TLS library's assembly"),
-    ("libc6-dev", &["/usr/include/stdlib.h"], "C headers for the same"),
-    ("make", &["/usr/bin/make"], "builds PostgreSQL's parser"),
+/// What needs it, a package, the file that tells that it (or an equal thing from elsewhere) is there, and what it is for.
+const PACKAGES: &[(Need, &str, &[&str], &str)] = &[
+    (Need::Build, "gcc", &["/usr/bin/cc"], "links Rust programs, compiles PostgreSQL's parser and the TLS library's assembly"),
+    (Need::Build, "libc6-dev", &["/usr/include/stdlib.h"], "C headers for the same"),
+    (Need::Build, "make", &["/usr/bin/make"], "builds PostgreSQL's parser"),
     (
+        Need::Build,
         "libclang-dev",
         &["/usr/lib/llvm-*/lib/libclang.so", "/usr/lib/x86_64-linux-gnu/libclang.so"],
         "makes Rust bindings of PostgreSQL's parser",
     ),
-    ("git", &["/usr/bin/git"], "lists the files that tidy looks at"),
-    ("iproute2", &["/usr/sbin/ip", "/sbin/ip", "/usr/bin/ip"], "network namespaces for the kernel tests"),
-    ("bpftool", &["/usr/sbin/bpftool"], "shows programs and maps when a kernel test fails"),
+    (Need::Tests, "git", &["/usr/bin/git"], "lists the files that tidy looks at"),
+    (Need::Tests, "iproute2", &["/usr/sbin/ip", "/sbin/ip", "/usr/bin/ip"], "network namespaces for the kernel tests"),
+    (Need::Tests, "bpftool", &["/usr/sbin/bpftool"], "shows programs and maps when a kernel test fails"),
     (
+        Need::Servers,
         "postgresql-15",
         &["/usr/lib/postgresql/15/bin/postgres"],
         "the real server of demo, tests and benchmark (its own cluster is not started)",
     ),
-    ("postgresql-client-15", &["/usr/lib/postgresql/15/bin/psql"], "psql, the real client"),
-    ("curl", &["/usr/bin/curl"], "the real HTTP client"),
-    ("python3", &["/usr/lib/python3*/http/server.py"], "the small HTTP API, and clients that misbehave"),
-    ("pgbouncer", &["/usr/sbin/pgbouncer"], "rival in the benchmark"),
-    ("haproxy", &["/usr/sbin/haproxy"], "rival in the benchmark"),
-    ("nginx-light", &["/usr/sbin/nginx"], "rival in the benchmark, and the benchmark's HTTP server"),
-    ("wrk", &["/usr/bin/wrk"], "HTTP load for the benchmark"),
-    ("rustc-web", &["/usr/bin/rustc"], "compiles the kernel programs"),
-    ("cargo-web", &["/usr/bin/cargo"], "the same"),
-    ("rust-web-src", &["/usr/src/rustc-*/library/core/Cargo.toml"], "the kernel programs' core library"),
-    ("llvm-22-dev", &["/usr/lib/llvm-22/include/llvm/IR/Module.h"], "builds the linker of the kernel programs"),
-    ("llvm-22", &["/usr/lib/llvm-22/bin/llvm-strip"], "strips the kernel programs"),
-    ("libzstd-dev", &["/usr/include/zstd.h"], "builds the linker of the kernel programs"),
-    ("zlib1g-dev", &["/usr/include/zlib.h"], "builds the linker of the kernel programs"),
-    ("libxml2-dev", &["/usr/include/libxml2/libxml/parser.h"], "builds the linker of the kernel programs"),
-    ("g++", &["/usr/bin/g++"], "builds the linker of the kernel programs"),
+    (Need::Servers, "postgresql-client-15", &["/usr/lib/postgresql/15/bin/psql"], "psql, the real client"),
+    (Need::Servers, "curl", &["/usr/bin/curl"], "the real HTTP client"),
+    (Need::Servers, "python3", &["/usr/lib/python3*/http/server.py"], "the small HTTP API, and clients that misbehave"),
+    (Need::Rivals, "pgbouncer", &["/usr/sbin/pgbouncer"], "rival in the benchmark"),
+    (Need::Rivals, "haproxy", &["/usr/sbin/haproxy"], "rival in the benchmark"),
+    (Need::Rivals, "nginx-light", &["/usr/sbin/nginx"], "rival in the benchmark, and the benchmark's HTTP server"),
+    (Need::Rivals, "wrk", &["/usr/bin/wrk"], "HTTP load for the benchmark"),
+    (Need::Programs, "rustc-web", &["/usr/bin/rustc"], "compiles the kernel programs"),
+    (Need::Programs, "cargo-web", &["/usr/bin/cargo"], "the same"),
+    (Need::Programs, "rust-web-src", &["/usr/src/rustc-*/library/core/Cargo.toml"], "the kernel programs' core library"),
+    (Need::Programs, "llvm-22-dev", &["/usr/lib/llvm-22/include/llvm/IR/Module.h"], "builds the linker of the kernel programs"),
+    (Need::Programs, "llvm-22", &["/usr/lib/llvm-22/bin/llvm-strip"], "strips the kernel programs"),
+    (Need::Programs, "libzstd-dev", &["/usr/include/zstd.h"], "builds the linker of the kernel programs"),
+    (Need::Programs, "zlib1g-dev", &["/usr/include/zlib.h"], "builds the linker of the kernel programs"),
+    (Need::Programs, "libxml2-dev", &["/usr/include/libxml2/libxml/parser.h"], "builds the linker of the kernel programs"),
+    (Need::Tests, "g++", &["/usr/bin/g++"], "links the fuzz targets"),
 ];
 
-pub(super) fn missing() -> Vec<Missing> {
-    let absent = PACKAGES.iter().filter(|(_, files, _)| !files.iter().any(|file| present(file)));
+pub(super) fn missing(needs: &[Need]) -> Vec<Missing> {
+    let needed = PACKAGES.iter().filter(|(need, ..)| needs.contains(need));
+    let absent = needed.filter(|(_, _, files, _)| !files.iter().any(|file| present(file)));
     absent
-        .map(|(name, _, why)| Missing {
+        .map(|(_, name, _, why)| Missing {
             command: format!("apt-get install --no-install-recommends {name}"),
             name: (*name).to_owned(),
             why,

@@ -4,12 +4,13 @@ use std::{env, path::PathBuf, process::Command};
 
 use anyhow::{Context, Result};
 
-use super::Missing;
+use super::{Missing, Need};
 use crate::project;
 
 /// A tool, its exact version, further arguments, and what it is for.
 #[derive(Debug)]
 struct Tool {
+    need: Need,
     name: &'static str,
     version: &'static str,
     arguments: &'static [&'static str],
@@ -20,6 +21,7 @@ struct Tool {
 
 const TOOLS: &[Tool] = &[
     Tool {
+        need: Need::Programs,
         name: "bpf-linker",
         version: "0.13.0",
         arguments: &["--no-default-features", "--features", "llvm-22"],
@@ -27,17 +29,25 @@ const TOOLS: &[Tool] = &[
         exact: true,
     },
     Tool {
+        need: Need::Tests,
         name: "cargo-nextest",
         version: "0.9.143",
         arguments: &[],
         why: "runs the tests, each in its own process",
         exact: false,
     },
-    Tool { name: "cargo-deny", version: "0.20.2", arguments: &[], why: "checks licences, bans and sources", exact: false },
+    Tool {
+        need: Need::Tests,
+        name: "cargo-deny",
+        version: "0.20.2",
+        arguments: &[],
+        why: "checks licences, bans and sources",
+        exact: false,
+    },
 ];
 
-pub(super) fn missing() -> Vec<Missing> {
-    TOOLS.iter().filter(|tool| !is_there(tool)).map(describe).collect()
+pub(super) fn missing(needs: &[Need]) -> Vec<Missing> {
+    TOOLS.iter().filter(|tool| needs.contains(&tool.need) && !is_there(tool)).map(describe).collect()
 }
 
 /// Builds and installs one tool; minutes on a small machine.

@@ -23,45 +23,67 @@ pub(crate) struct Missing {
     pub(crate) why: &'static str,
 }
 
+/// What something is needed for: the demo must not wait for a compiler that only the tests use.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Need {
+    /// Building weir.
+    Build,
+    /// Building the kernel programs.
+    Programs,
+    /// The benchmark's other proxies and its load.
+    Rivals,
+    /// Real servers and clients.
+    Servers,
+    /// What only the tests use.
+    Tests,
+}
+
+pub(crate) const FOR_DEMO: &[Need] = &[Need::Build, Need::Servers];
+pub(crate) const FOR_BENCH: &[Need] = &[Need::Build, Need::Rivals, Need::Servers];
+pub(crate) const FOR_TEST: &[Need] = &[Need::Build, Need::Programs, Need::Servers, Need::Tests];
+const EVERYTHING: &[Need] = &[Need::Build, Need::Programs, Need::Rivals, Need::Servers, Need::Tests];
+
 pub(crate) fn run(args: &Args) -> Result<()> {
-    let missing = all_missing();
+    let missing = missing(EVERYTHING);
     if missing.is_empty() {
         println!("setup: everything is there, nothing to do");
         return Ok(());
     }
-    for item in &missing {
-        println!("setup: {} is missing: {}", item.name, item.why);
-    }
     if args.check {
+        tell(&missing);
         bail!("{} things are missing; `cargo xtask setup` installs them", missing.len());
     }
-    install()
+    install(EVERYTHING)
 }
 
-/// As `run`, for the commands that need everything; prints nothing when nothing is missing.
-pub(crate) fn ensure() -> Result<()> {
-    if all_missing().is_empty() { Ok(()) } else { run(&Args { check: false }) }
+/// Installs what the other commands need; prints nothing when nothing is missing.
+pub(crate) fn ensure(needs: &[Need]) -> Result<()> {
+    if missing(needs).is_empty() { Ok(()) } else { install(needs) }
 }
 
-fn all_missing() -> Vec<Missing> {
-    let mut missing = apt::missing();
-    missing.extend(cargo_tools::missing());
+fn missing(needs: &[Need]) -> Vec<Missing> {
+    let mut missing = apt::missing(needs);
+    missing.extend(cargo_tools::missing(needs));
     missing
 }
 
-fn install() -> Result<()> {
+fn tell(missing: &[Missing]) {
+    missing.iter().for_each(|item| println!("setup: {} is missing: {}", item.name, item.why));
+}
+
+fn install(needs: &[Need]) -> Result<()> {
     let began = std::time::Instant::now();
-    let packages = apt::missing();
+    tell(&missing(needs));
+    let packages = apt::missing(needs);
     if !packages.is_empty() {
         require_root(&packages)?;
         apt::install(&packages)?;
     }
     // Looked at again: a tool may have come as a package.
-    for tool in cargo_tools::missing() {
+    for tool in cargo_tools::missing(needs) {
         cargo_tools::install(&tool)?;
     }
-    let left = all_missing();
-    if let Some(item) = left.first() {
+    if let Some(item) = missing(needs).first() {
         bail!("{} is still missing after the installation; try: {}", item.name, item.command);
     }
     println!("setup: done in {}", clock(began.elapsed()));

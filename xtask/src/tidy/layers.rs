@@ -23,7 +23,8 @@ const LAYERS: &[Layer] = &[
     // Free text reaches the journal only after it was scrubbed.
     Layer { prefix: "journal", may_use: &["flow", "mask::Masked", "mask::Scrubber", "policy"], must_not_say: NO_KERNEL },
     Layer { prefix: "judge", may_use: &["approval", "flow", "journal", "mask", "policy"], must_not_say: NO_SOCKETS },
-    Layer { prefix: "mask", may_use: &["flow"], must_not_say: NO_IO },
+    // What a masked value becomes is a word of the policy language.
+    Layer { prefix: "mask", may_use: &["flow", "policy::object::MaskWith"], must_not_say: NO_IO },
     Layer { prefix: "policy", may_use: &["flow"], must_not_say: NO_IO },
     Layer { prefix: "policy/watch.rs", may_use: &["flow"], must_not_say: NO_SOCKETS },
     Layer { prefix: "protocol", may_use: &["credential", "flow", "mask", "policy"], must_not_say: NO_SOCKETS },
