@@ -1,4 +1,23 @@
-//! Reads SQL. (Placeholder: everything is unreadable until the reader is merged.)
+//! Reads SQL text into effects and objects, with PostgreSQL's own grammar.
+//!
+//! The text goes through libpg_query, and the tree through a closed walk: what the walk does not know makes the statement unreadable,
+//! which is an effect that policies deny by default. The text's size and nesting are measured before it is parsed ([`measure`]),
+//! because the parser and its decoder recurse.
+//!
+//! The grammar is that of PostgreSQL 17 with `standard_conforming_strings = on` and UTF-8; statements that change how later text is
+//! read say so (`session-lex`).
+
+mod cache;
+mod children;
+mod functions;
+mod measure;
+mod redact;
+mod settings;
+mod statements;
+mod walk;
+
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
@@ -7,41 +26,142 @@ use bytes::Bytes;
 use super::rows::Mentions;
 use crate::flow::{Effect, Effects, Statement};
 
+/// One Query or Parse message, read.
+#[derive(Clone, Debug)]
 pub struct Reading {
     pub statement: Arc<Statement>,
+    /// What the message refers to: the ground for masking its results.
     pub mentions: Arc<Mentions>,
+    /// One per statement of the message, in order; empty for an empty query and for unreadable text.
     pub verbs: Vec<Verb>,
 }
 
+/// What one statement of a message is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Verb {
+    /// `SELECT`, `COPY`, `CREATE TABLE`: close to the command tag that the server answers with.
     pub tag: &'static str,
+    /// COPY ... TO STDOUT.
     pub copy_out: bool,
+    /// COPY ... FROM STDIN.
     pub copy_in: bool,
     pub transaction: Option<TransactionVerb>,
 }
 
-pub enum TransactionVerb {}
+/// What a transaction statement does.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum TransactionVerb {
+    Begin,
+    Commit,
+    CommitPrepared,
+    Prepare,
+    Release,
+    Rollback,
+    RollbackPrepared,
+    RollbackTo,
+    Savepoint,
+}
 
+/// Reads the text of a Query or Parse message (without its terminating zero byte).
+///
+/// Never fails: text that cannot be read is a [`Reading`] with the effect `unreadable`. Repeated texts come from a cache.
 #[must_use]
 pub fn read(text: &[u8]) -> Reading {
-    let sensitive = String::from_utf8_lossy(text).contains("users");
+    if let Some(reading) = cache::lookup(text) {
+        return reading;
+    }
+    let reading = read_afresh(text);
+    cache::store(text, &reading);
+    reading
+}
+
+/// As [`read`], past the cache: for texts that are read once.
+#[must_use]
+pub(in crate::protocol::postgres) fn read_afresh(text: &[u8]) -> Reading {
+    let text = Bytes::copy_from_slice(text);
+    let Ok(sql) = str::from_utf8(&text) else {
+        return unreadable(&text, "the text is not UTF-8");
+    };
+    if sql.contains('\0') {
+        return unreadable(&text, "the text holds a zero byte");
+    }
+    if sql.starts_with('\u{feff}') {
+        return unreadable(&text, "the text begins with a byte order mark");
+    }
+    match measure::within_limits(sql, || parse(&text, sql)) {
+        Ok(reading) => reading,
+        Err(measure::Unfit::Empty) => empty(text),
+        Err(measure::Unfit::Unreadable(why)) => unreadable(&text, &why),
+    }
+}
+
+fn parse(text: &Bytes, sql: &str) -> Reading {
+    let tree = match pg_query::parse(sql) {
+        Ok(tree) => tree.protobuf,
+        // The parser quotes the text near an error, which may hold literals.
+        Err(_) => return unreadable(text, "the text is not valid SQL for PostgreSQL 17"),
+    };
+    if tree.stmts.is_empty() {
+        // A short text was not measured, so comments and semicolons alone are still found here.
+        return match measure::is_empty(sql) {
+            true => empty(text.clone()),
+            false => unreadable(text, "the text holds no statement"),
+        };
+    }
+    let mut walk = walk::Walk::new();
+    let verbs = tree.stmts.iter().map(|raw| walk.statement(raw)).collect();
+    let walk::Findings { effects, objects, has_where, where_tautology, unreadable_reason, mentions, secrets } = walk.finish();
+    let shown = match unreadable_reason {
+        Some(_) => redact::hide_after_password(text),
+        None => redact::hide(text, sql, &secrets),
+    };
     Reading {
         statement: Arc::new(Statement {
-            text: Bytes::copy_from_slice(text),
+            text: shown,
+            effects,
+            objects,
+            has_where,
+            where_tautology,
+            readable: unreadable_reason.is_none(),
+            unreadable_reason: unreadable_reason.map(str::to_owned),
+            count: u32::try_from(tree.stmts.len()).unwrap_or(u32::MAX),
+        }),
+        mentions: Arc::new(mentions),
+        verbs,
+    }
+}
+
+/// Whitespace, comments and semicolons: the server answers EmptyQueryResponse, and drivers use it as a ping.
+fn empty(text: Bytes) -> Reading {
+    Reading {
+        statement: Arc::new(Statement {
+            text,
+            effects: Effects::default(),
+            objects: Vec::new(),
+            has_where: true,
+            where_tautology: false,
+            readable: true,
+            unreadable_reason: None,
+            count: 0,
+        }),
+        mentions: Arc::new(Mentions::default()),
+        verbs: Vec::new(),
+    }
+}
+
+fn unreadable(text: &Bytes, why: &str) -> Reading {
+    Reading {
+        statement: Arc::new(Statement {
+            text: redact::hide_after_password(text),
             effects: Effects::of(&[Effect::Unreadable]),
             objects: Vec::new(),
             has_where: true,
             where_tautology: false,
             readable: false,
-            unreadable_reason: Some("no reader".to_owned()),
-            count: 1,
+            unreadable_reason: Some(why.to_owned()),
+            count: 0,
         }),
-        mentions: Arc::new(Mentions { sensitive }),
-        verbs: vec![Verb {
-            tag: "",
-            copy_out: text.to_ascii_lowercase().starts_with(b"copy") && text.to_ascii_lowercase().ends_with(b"stdout"),
-            copy_in: false,
-            transaction: None,
-        }],
+        mentions: Arc::new(Mentions::unknown()),
+        verbs: Vec::new(),
     }
 }

@@ -1,0 +1,76 @@
+//! What a message refers to, by name: made by the SQL reader, used to decide which results hold protected values.
+
+use std::collections::BTreeSet;
+
+/// What the statements of one message mention, over all of them.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Mentions {
+    /// Tables and views, read or written; not the names of common table expressions.
+    pub relations: Vec<Relation>,
+    /// Everything that any part of the message reads.
+    pub reads: Reads,
+    /// What each output of the message's only statement reads, where every value comes from plain relations. `None`: an output may
+    /// carry anything that the message reads.
+    pub targets: Option<Vec<Target>>,
+    /// What is written elsewhere: CREATE TABLE AS, INSERT ... SELECT, UPDATE ... SET.
+    pub stored: Reads,
+    /// UNION, INTERSECT or EXCEPT: outputs lose their origin.
+    pub set_operations: bool,
+    /// The result is a plan, not data.
+    pub plan_only: bool,
+}
+
+/// A relation, as named.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub struct Relation {
+    /// `None`: any schema of the search path.
+    pub schema: Option<String>,
+    pub name: String,
+    pub alias: Option<String>,
+}
+
+/// One output of a statement.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Target {
+    /// `*` or `t.*`: as many outputs as it takes.
+    Star,
+    Value(Reads),
+}
+
+/// What an expression, or a whole message, reads.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Reads {
+    /// Qualifier and name.
+    pub columns: BTreeSet<(Option<String>, String)>,
+    /// Schema and name.
+    pub functions: BTreeSet<(Option<String>, String)>,
+    pub operators: BTreeSet<String>,
+    /// A cast may call a function.
+    pub casts: bool,
+    pub sublinks: bool,
+    /// Every column of a relation, unnamed: a star or a whole row within an expression or subquery, or a list of column aliases.
+    pub stars: bool,
+    /// Code that cannot be seen through.
+    pub opaque: bool,
+}
+
+impl Mentions {
+    /// Of text that could not be read: it may refer to anything.
+    #[must_use]
+    pub fn unknown() -> Self {
+        Self { reads: Reads { opaque: true, stars: true, ..Reads::default() }, ..Self::default() }
+    }
+}
+
+impl Reads {
+    /// Adds everything that `other` reads.
+    pub fn extend(&mut self, other: Self) {
+        self.columns.extend(other.columns);
+        self.functions.extend(other.functions);
+        self.operators.extend(other.operators);
+        self.casts |= other.casts;
+        self.sublinks |= other.sublinks;
+        self.stars |= other.stars;
+        self.opaque |= other.opaque;
+    }
+}

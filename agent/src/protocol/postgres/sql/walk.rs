@@ -1,0 +1,512 @@
+//! The walk over the tree: collects effects, objects and mentions.
+//!
+//! Iterative, with a work list of its own: however deep the tree is, the walk needs no stack. Names of common table expressions
+//! are scoped as the server scopes them, so that they are not taken for tables.
+
+use std::{collections::HashSet, ptr};
+
+use pg_query::{
+    NodeRef,
+    protobuf::{
+        self, AConst, BoolExprType, ColumnRef, CommonTableExpr, FuncCall, RangeVar, RawStmt, SelectStmt, SetOperation,
+        WithClause, a_const::Val,
+    },
+};
+
+use super::{
+    Verb,
+    children::children,
+    functions,
+    redact::SecretLiteral,
+    settings,
+    statements::{self, judge},
+};
+use crate::{
+    flow::{Effect, Effects, Object, ObjectKind},
+    protocol::postgres::rows::{Mentions, Reads, Relation, Target},
+};
+
+/// What the walk found out about a message.
+pub(super) struct Findings {
+    pub(super) effects: Effects,
+    pub(super) objects: Vec<Object>,
+    pub(super) has_where: bool,
+    pub(super) where_tautology: bool,
+    pub(super) unreadable_reason: Option<&'static str>,
+    pub(super) mentions: Mentions,
+    pub(super) secrets: Vec<SecretLiteral>,
+}
+
+/// The walk over one message, statement by statement.
+pub(super) struct Walk<'a> {
+    findings: Findings,
+    objects_seen: HashSet<Object>,
+    relations_seen: HashSet<(Option<&'a str>, &'a str, Option<&'a str>)>,
+    statements: usize,
+    work: Vec<Work<'a>>,
+    /// Names of common table expressions, innermost scope last.
+    scopes: Vec<Vec<&'a str>>,
+    /// Stars of the outermost select list: their columns keep their origin.
+    outer_stars: Vec<&'a ColumnRef>,
+}
+
+enum Work<'a> {
+    Visit(NodeRef<'a>),
+    OpenScope,
+    Declare(&'a str),
+    CloseScope,
+}
+
+impl<'a> Walk<'a> {
+    pub(super) fn new() -> Self {
+        Self {
+            findings: Findings {
+                effects: Effects::default(),
+                objects: Vec::new(),
+                has_where: true,
+                where_tautology: false,
+                unreadable_reason: None,
+                mentions: Mentions::default(),
+                secrets: Vec::new(),
+            },
+            objects_seen: HashSet::new(),
+            relations_seen: HashSet::new(),
+            statements: 0,
+            work: Vec::new(),
+            scopes: Vec::new(),
+            outer_stars: Vec::new(),
+        }
+    }
+
+    /// Walks one statement of the message.
+    pub(super) fn statement(&mut self, raw: &'a RawStmt) -> Verb {
+        let Some(node) = raw.stmt.as_ref().and_then(|stmt| stmt.node.as_ref()).map(|node| node.to_ref()) else {
+            self.unreadable("a statement without content");
+            return statements::UNKNOWN;
+        };
+        self.statements += 1;
+        self.findings.mentions.targets = if self.statements == 1 { self.targets(node) } else { None };
+        let verb = statements::verb(node);
+        if verb == statements::UNKNOWN {
+            self.unreadable("a kind of statement that is not known");
+        }
+        match node {
+            NodeRef::ExplainStmt(explain) if !statements::executes(explain) => self.plan(node),
+            _ => self.run(node),
+        }
+        verb
+    }
+
+    pub(super) fn finish(mut self) -> Findings {
+        let mentions = &mut self.findings.mentions;
+        // A lone name that is also a relation's name is its whole row.
+        let whole_row = |reads: &mut Reads| {
+            let names = reads.columns.iter().filter(|(qualifier, _)| qualifier.is_none()).map(|(_, name)| name);
+            let mut lone = names.filter(|name| is_relation(&mentions.relations, name));
+            reads.stars |= lone.next().is_some();
+        };
+        whole_row(&mut mentions.reads);
+        whole_row(&mut mentions.stored);
+        for target in mentions.targets.iter_mut().flatten() {
+            if let Target::Value(reads) = target {
+                whole_row(reads);
+            }
+        }
+        self.findings
+    }
+
+    /// A plan without execution reads, whatever the statement would do.
+    fn plan(&mut self, node: NodeRef<'a>) {
+        let before =
+            (self.findings.effects, self.findings.has_where, self.findings.where_tautology, self.findings.unreadable_reason);
+        let objects = self.findings.objects.len();
+        self.run(node);
+        if self.findings.unreadable_reason == Some(UNKNOWN_NODE) {
+            return;
+        }
+        (self.findings.effects, self.findings.has_where, self.findings.where_tautology, self.findings.unreadable_reason) = before;
+        self.effects(&[Effect::Read]);
+        self.findings.objects.iter_mut().skip(objects).for_each(|object| object.write = false);
+        self.findings.mentions.plan_only = true;
+    }
+
+    fn run(&mut self, root: NodeRef<'a>) {
+        self.work.push(Work::Visit(root));
+        while let Some(work) = self.work.pop() {
+            match work {
+                Work::Visit(node) => self.visit(node),
+                Work::OpenScope => self.scopes.push(Vec::new()),
+                Work::Declare(name) => self.scopes.last_mut().into_iter().for_each(|scope| scope.push(name)),
+                Work::CloseScope => drop(self.scopes.pop()),
+            }
+        }
+    }
+
+    fn visit(&mut self, node: NodeRef<'a>) {
+        if judge(self, node) {
+            return;
+        }
+        match node {
+            NodeRef::RangeVar(relation) => self.relation(relation, ObjectKind::Table, false),
+            NodeRef::FuncCall(call) => self.call(call),
+            NodeRef::TypeName(name) => self.called_by_name(&name.names),
+            NodeRef::ObjectWithArgs(object) => self.called_by_name(&object.objname),
+            NodeRef::RangeFunction(function) => {
+                // Column aliases of a function rename nothing that a rule could name.
+                self.work.extend(function.functions.iter().filter_map(node_of).map(Work::Visit));
+                self.work.extend(function.coldeflist.iter().filter_map(node_of).map(Work::Visit));
+                return;
+            }
+            _ => {}
+        }
+        note(node, &mut self.findings.mentions.reads, &self.outer_stars);
+        self.descend(node);
+    }
+
+    /// Visits every child.
+    pub(super) fn descend(&mut self, node: NodeRef<'a>) {
+        self.descend_except(node, None, |_| false);
+    }
+
+    /// Visits every child but those that `skip` names; the common table expressions of `with` first, in a scope of their own.
+    pub(super) fn descend_except(&mut self, node: NodeRef<'a>, with: Option<&'a WithClause>, skip: impl Fn(NodeRef<'a>) -> bool) {
+        let mut below = Vec::new();
+        if !children(node, &mut below) {
+            self.unreadable(UNKNOWN_NODE);
+        }
+        let is_with =
+            |node: &NodeRef<'a>| matches!(node, NodeRef::WithClause(clause) if with.is_some_and(|with| ptr::eq(*clause, with)));
+        let rest = below.into_iter().filter(|node| !is_with(node) && !skip(*node)).map(Work::Visit);
+        let Some(with) = with else {
+            self.work.extend(rest.rev());
+            return;
+        };
+        self.work.push(Work::CloseScope);
+        self.work.extend(rest.rev());
+        let expressions: Vec<&CommonTableExpr> =
+            with.ctes.iter().filter_map(node_of).filter_map(common_table_expression).collect();
+        if expressions.len() != with.ctes.len() {
+            self.unreadable(UNKNOWN_NODE);
+        }
+        for expression in expressions.iter().rev() {
+            if !with.recursive {
+                self.work.push(Work::Declare(&expression.ctename));
+            }
+            self.work.push(Work::Visit(NodeRef::CommonTableExpr(expression)));
+        }
+        if with.recursive {
+            self.work.extend(expressions.iter().map(|expression| Work::Declare(&expression.ctename)));
+        }
+        self.work.push(Work::OpenScope);
+    }
+
+    pub(super) fn effects(&mut self, effects: &[Effect]) {
+        self.findings.effects.extend(Effects::of(effects));
+    }
+
+    pub(super) fn unreadable(&mut self, why: &'static str) {
+        self.effects(&[Effect::Unreadable]);
+        self.findings.mentions.reads.opaque = true;
+        self.findings.unreadable_reason.get_or_insert(why);
+    }
+
+    pub(super) fn object(&mut self, kind: ObjectKind, schema: Option<&str>, name: &str, write: bool) {
+        let schema = schema.filter(|schema| !schema.is_empty()).map(str::to_owned);
+        let object = Object { kind, schema, name: name.to_owned(), write };
+        if self.objects_seen.insert(object.clone()) {
+            self.findings.objects.push(object);
+        }
+    }
+
+    pub(super) fn secret(&mut self, literal: SecretLiteral) {
+        self.findings.secrets.push(literal);
+    }
+
+    pub(super) fn set_operation(&mut self) {
+        self.findings.mentions.set_operations = true;
+    }
+
+    /// UPDATE and DELETE: what their WHERE is worth.
+    pub(super) fn condition(&mut self, condition: Option<&'a protobuf::Node>) {
+        match condition.and_then(node_of) {
+            None => self.findings.has_where = false,
+            Some(condition) => self.findings.where_tautology |= is_tautology(condition),
+        }
+    }
+
+    /// What is written elsewhere comes from here.
+    pub(super) fn store(&mut self, source: NodeRef<'a>) {
+        let reads = reads_of(source);
+        self.findings.mentions.stored.extend(reads);
+    }
+
+    pub(super) fn opaque(&mut self) {
+        self.findings.mentions.reads.opaque = true;
+    }
+
+    /// Notes a relation; a lone name that a common table expression in scope has is that expression, unless it is written to.
+    pub(super) fn relation(&mut self, relation: &'a RangeVar, kind: ObjectKind, write: bool) {
+        let schema = (!relation.schemaname.is_empty()).then_some(relation.schemaname.as_str());
+        let name = relation.relname.as_str();
+        if !write && schema.is_none() && self.scopes.iter().flatten().any(|expression| *expression == name) {
+            return;
+        }
+        if !write {
+            self.effects(&[Effect::Read]);
+        } else if name == "pg_settings" {
+            self.effects(&[Effect::SessionLex]);
+        } else if schema == Some("pg_catalog") || (schema.is_none() && name.starts_with("pg_")) {
+            self.effects(&[Effect::Admin]);
+        }
+        self.object(kind, schema, name, write);
+        let alias = relation.alias.as_ref().map(|alias| alias.aliasname.as_str());
+        if self.relations_seen.insert((schema, name, alias)) {
+            let owned = Relation { schema: schema.map(str::to_owned), name: name.to_owned(), alias: alias.map(str::to_owned) };
+            self.findings.mentions.relations.push(owned);
+        }
+    }
+
+    fn call(&mut self, call: &'a FuncCall) {
+        let parts = strings(&call.funcname);
+        let Some((name, qualifiers)) = parts.split_last() else {
+            return self.unreadable(UNKNOWN_NODE);
+        };
+        self.effects(&[Effect::Read]);
+        self.object(ObjectKind::Function, qualifiers.last().copied(), name, false);
+        self.known_function(name);
+        if *name == "set_config" {
+            self.set_config(call);
+        }
+        if *name == "current_setting" && !call.args.first().and_then(literal).is_some_and(|name| !name.contains('.')) {
+            self.opaque();
+        }
+        if matches!(*name, "pg_notify" | "set_config") || name.starts_with("lo_") || name.starts_with("dblink") {
+            call.args.iter().filter_map(node_of).for_each(|argument| self.store(argument));
+        }
+        if name.starts_with("dblink") {
+            self.secret(SecretLiteral::All);
+        }
+    }
+
+    fn known_function(&mut self, name: &str) {
+        let effects = functions::effects_of(name);
+        self.findings.effects.extend(effects);
+        if effects.contains(Effect::Unreadable) {
+            self.unreadable("a function that runs SQL text or reads what it is told to cannot be judged");
+        }
+    }
+
+    /// A function that is named without being called here: by an operator, cast, aggregate, trigger or type.
+    fn called_by_name(&mut self, name: &'a [protobuf::Node]) {
+        if let Some(name) = strings(name).last() {
+            self.known_function(name);
+        }
+    }
+
+    fn set_config(&mut self, call: &'a FuncCall) {
+        match call.args.first().and_then(literal) {
+            Some(name) => self.findings.effects.extend(settings::effect_of(name).into_iter().collect()),
+            // The name is computed: it may be any setting.
+            None => self.effects(&[Effect::SessionLex]),
+        }
+    }
+
+    /// What each output reads, for a statement whose values come from plain relations only.
+    fn targets(&mut self, node: NodeRef<'a>) -> Option<Vec<Target>> {
+        let (list, sources, is_plain) = match node {
+            NodeRef::SelectStmt(select) => {
+                let is_plain = select.with_clause.is_none() && select.values_lists.is_empty() && is_single(select);
+                if is_single(select) {
+                    self.outer_stars = select.target_list.iter().filter_map(star).collect();
+                }
+                (&select.target_list, &select.from_clause, is_plain)
+            }
+            NodeRef::InsertStmt(insert) => (&insert.returning_list, NO_NODES, insert.with_clause.is_none()),
+            NodeRef::UpdateStmt(update) => (&update.returning_list, &update.from_clause, update.with_clause.is_none()),
+            NodeRef::DeleteStmt(delete) => (&delete.returning_list, &delete.using_clause, delete.with_clause.is_none()),
+            _ => return None,
+        };
+        if !matches!(node, NodeRef::SelectStmt(_)) {
+            self.outer_stars = list.iter().filter_map(star).collect();
+        }
+        if !is_plain || !sources.iter().filter_map(node_of).all(is_plain_source) {
+            return None;
+        }
+        list.iter().map(target).collect()
+    }
+}
+
+pub(super) const UNKNOWN_NODE: &str = "a part of the statement is of a kind that is not known";
+const NO_NODES: &Vec<protobuf::Node> = &Vec::new();
+
+fn is_single(select: &SelectStmt) -> bool {
+    select.op() == SetOperation::SetopNone && select.larg.is_none() && select.rarg.is_none()
+}
+
+/// Tables and joins of tables, without renamed columns.
+fn is_plain_source(source: NodeRef<'_>) -> bool {
+    let mut pending = vec![source];
+    while let Some(source) = pending.pop() {
+        match source {
+            NodeRef::RangeVar(relation) if relation.alias.as_ref().is_none_or(|alias| alias.colnames.is_empty()) => {}
+            NodeRef::JoinExpr(join) if join.alias.as_ref().is_none_or(|alias| alias.colnames.is_empty()) => {
+                pending.extend(join.larg.as_deref().and_then(node_of));
+                pending.extend(join.rarg.as_deref().and_then(node_of));
+            }
+            _ => return false,
+        }
+    }
+    true
+}
+
+fn target(node: &protobuf::Node) -> Option<Target> {
+    let NodeRef::ResTarget(target) = node_of(node)? else { return None };
+    let value = target.val.as_deref().and_then(node_of)?;
+    match star(node) {
+        Some(_) => Some(Target::Star),
+        None => Some(Target::Value(reads_of(value))),
+    }
+}
+
+/// The star of a select list's entry, if it is one.
+fn star(target: &protobuf::Node) -> Option<&ColumnRef> {
+    let NodeRef::ResTarget(target) = node_of(target)? else { return None };
+    match target.val.as_deref().and_then(node_of)? {
+        NodeRef::ColumnRef(column) if matches!(column.fields.last().and_then(node_of), Some(NodeRef::AStar(_))) => Some(column),
+        _ => None,
+    }
+}
+
+fn is_relation(relations: &[Relation], name: &str) -> bool {
+    relations.iter().any(|relation| relation.alias.as_deref().unwrap_or(&relation.name) == name || relation.name == name)
+}
+
+/// Everything that a part of a statement reads.
+fn reads_of(node: NodeRef<'_>) -> Reads {
+    let mut reads = Reads::default();
+    let mut pending = vec![node];
+    while let Some(node) = pending.pop() {
+        note(node, &mut reads, &[]);
+        reads.opaque |= !children(node, &mut pending);
+        if let NodeRef::FuncCall(call) = node {
+            let effects = strings(&call.funcname).last().map(|name| functions::effects_of(name)).unwrap_or_default();
+            reads.opaque |= effects.contains(Effect::Unreadable);
+        }
+    }
+    reads
+}
+
+/// Notes what one node reads, without its children.
+fn note(node: NodeRef<'_>, reads: &mut Reads, outer_stars: &[&ColumnRef]) {
+    match node {
+        NodeRef::ColumnRef(column) => {
+            if matches!(column.fields.last().and_then(node_of), Some(NodeRef::AStar(_))) {
+                reads.stars |= !outer_stars.iter().any(|star| ptr::eq(*star, column));
+                return;
+            }
+            let parts = strings(&column.fields);
+            if let Some((name, qualifiers)) = parts.split_last() {
+                reads.columns.insert((qualifiers.last().map(|&qualifier| qualifier.to_owned()), (*name).to_owned()));
+            }
+        }
+        NodeRef::AIndirection(indirection) => {
+            for step in indirection.indirection.iter().filter_map(node_of) {
+                match step {
+                    NodeRef::String(name) => drop(reads.columns.insert((None, name.sval.clone()))),
+                    NodeRef::AStar(_) => reads.stars = true,
+                    _ => {}
+                }
+            }
+        }
+        NodeRef::JoinExpr(join) => {
+            reads.columns.extend(strings(&join.using_clause).into_iter().map(|name| (None, name.to_owned())));
+        }
+        NodeRef::Alias(alias) => reads.stars |= !alias.colnames.is_empty(),
+        NodeRef::CommonTableExpr(expression) => reads.stars |= !expression.aliascolnames.is_empty(),
+        NodeRef::FuncCall(call) => {
+            let parts = strings(&call.funcname);
+            if let Some((name, qualifiers)) = parts.split_last() {
+                reads.functions.insert((qualifiers.last().map(|&schema| schema.to_owned()), (*name).to_owned()));
+            }
+        }
+        NodeRef::AExpr(expression) => {
+            reads.operators.extend(strings(&expression.name).last().map(|&name| name.to_owned()));
+        }
+        NodeRef::TypeCast(_) => reads.casts = true,
+        NodeRef::SubLink(_) => reads.sublinks = true,
+        _ => {}
+    }
+}
+
+/// True for a condition that holds (or fails) whatever the row: it reads no column, parameter, relation or cursor. A disjunction is one
+/// if any arm is, a conjunction if all are.
+fn is_tautology(condition: NodeRef<'_>) -> bool {
+    // Negation and nesting do not matter: what counts is that no row can change the result. So all leaves of a conjunction, or one
+    // arm of a disjunction; the recursion is over the latter's arms only, collected on a list.
+    let mut pending = vec![condition];
+    while let Some(node) = pending.pop() {
+        match node {
+            NodeRef::BoolExpr(expression) if expression.boolop() == BoolExprType::OrExpr => {
+                pending.extend(expression.args.iter().filter_map(node_of));
+            }
+            _ if is_constant(node) || is_reflexive(node) => return true,
+            _ => {}
+        }
+    }
+    false
+}
+
+fn is_constant(node: NodeRef<'_>) -> bool {
+    let mut pending = vec![node];
+    while let Some(node) = pending.pop() {
+        match node {
+            NodeRef::ColumnRef(_) | NodeRef::CurrentOfExpr(_) | NodeRef::ParamRef(_) | NodeRef::RangeVar(_) => return false,
+            _ if !children(node, &mut pending) => return false,
+            _ => {}
+        }
+    }
+    true
+}
+
+/// `id = id`.
+fn is_reflexive(node: NodeRef<'_>) -> bool {
+    let NodeRef::AExpr(expression) = node else { return false };
+    let side = |node: Option<&protobuf::Node>| match node.and_then(node_of) {
+        Some(NodeRef::ColumnRef(column)) => strings(&column.fields).last().map(|&name| name.to_owned()),
+        _ => None,
+    };
+    let (left, right) = (side(expression.lexpr.as_deref()), side(expression.rexpr.as_deref()));
+    left.is_some() && left == right && matches!(strings(&expression.name).last(), Some(&("=" | ">=" | "<=")))
+}
+
+pub(super) fn node_of(node: &protobuf::Node) -> Option<NodeRef<'_>> {
+    node.node.as_ref().map(|node| node.to_ref())
+}
+
+fn common_table_expression(node: NodeRef<'_>) -> Option<&CommonTableExpr> {
+    match node {
+        NodeRef::CommonTableExpr(expression) => Some(expression),
+        _ => None,
+    }
+}
+
+/// The strings of a list of names; anything else in it (`*`) is left out.
+pub(super) fn strings(nodes: &[protobuf::Node]) -> Vec<&str> {
+    let string = |node| match node_of(node) {
+        Some(NodeRef::String(string)) => Some(string.sval.as_str()),
+        _ => None,
+    };
+    nodes.iter().filter_map(string).collect()
+}
+
+/// The value of a string literal, with or without casts.
+pub(super) fn literal(node: &protobuf::Node) -> Option<&str> {
+    let mut node = node;
+    loop {
+        match node_of(node)? {
+            NodeRef::AConst(AConst { val: Some(Val::Sval(string)), .. }) => return Some(&string.sval),
+            NodeRef::TypeCast(cast) => node = cast.arg.as_deref()?,
+            _ => return None,
+        }
+    }
+}
