@@ -17,6 +17,8 @@ pub mod md5;
 pub mod scram;
 mod secret;
 mod source;
+#[cfg(test)]
+mod testing;
 
 pub use broker::{Broker, CredentialError, Pin};
 pub use secret::{SECRET_BYTES_MAX, Secret};

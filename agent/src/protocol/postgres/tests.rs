@@ -1,1 +1,6 @@
-//! Transcripts.
+//! Transcripts: what each side said, and what the other heard.
+
+mod kit;
+mod logins;
+mod masking;
+mod relaying;
