@@ -1,5 +1,10 @@
 //! What a crash leaves behind is classified, recorded and survived.
 
+use std::{
+    io::{BufRead, BufReader},
+    process::{Command, Stdio},
+};
+
 use super::*;
 
 #[test]
@@ -69,4 +74,36 @@ fn several_crashes_in_a_row_stay_readable() {
     let report = report(directory.path());
     assert_eq!((report.state, report.unclean_stops.len()), (State::Sealed, 4));
     assert_eq!(details(directory.path()), ["a", "b"]);
+}
+
+const CHILD: &str = "WEIR_TEST_JOURNAL";
+
+#[test]
+fn what_was_durable_survives_a_kill() {
+    if let Some(directory) = std::env::var_os(CHILD) {
+        let (journal, _committer) = Journal::open(JournalConfig::new(directory)).unwrap();
+        for number in 0_u32.. {
+            durable(&journal.record(closed(&number.to_string())).unwrap()).unwrap();
+            println!("durable {number}");
+        }
+    }
+    let directory = TempDir::new().unwrap();
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "--nocapture", "journal::tests::crashes::what_was_durable_survives_a_kill"])
+        .env(CHILD, directory.path())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
+    let told: Vec<String> = lines.filter_map(|line| line.strip_prefix("durable ").map(str::to_owned)).take(300).collect();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!(told.len(), 300);
+    assert!(matches!(report(directory.path()).state, State::Unsealed | State::Torn));
+
+    write(directory.path(), &["after"]);
+    let kept = details(directory.path());
+    assert!(told.iter().all(|detail| kept.contains(detail)));
+    let recovered = report(directory.path());
+    assert_eq!((recovered.state, recovered.unclean_stops.len()), (State::Sealed, 1));
 }
