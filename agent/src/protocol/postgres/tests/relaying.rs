@@ -360,3 +360,47 @@ fn says_the_same_whatever_the_split() {
         assert_eq!(run(piece), whole, "in pieces of {piece}");
     }
 }
+
+/// A real session (`wire/testdata`), all of it sent ahead and answered at once, passes as it is.
+#[test]
+fn passes_a_real_session_unchanged() {
+    const FRONTEND: &[u8] = include_bytes!("../../../../wire/testdata/session.frontend");
+    const BACKEND: &[u8] = include_bytes!("../../../../wire/testdata/session.backend");
+    let (_, startup_length) = weir_wire::postgres::first(FRONTEND).unwrap().unwrap();
+    for piece in [1, 2, 3, 5, 7, 64, 1000, usize::MAX] {
+        let mut talk = Talk::new("tls: {mode: off}", "");
+        talk.piece = piece;
+        talk.client(FRONTEND);
+        // The server does not answer what it was not sent: first its greeting, then the rest.
+        let greeting = BACKEND.windows(6).position(|window| window == ready(b'I')).unwrap() + 6;
+        talk.server(&BACKEND[..greeting]).server(&BACKEND[greeting..]);
+        assert_eq!(talk.take_server()[talk_startup_length()..], FRONTEND[startup_length..], "in pieces of {piece}");
+        assert_eq!(talk.take_client(), BACKEND, "in pieces of {piece}");
+        assert_eq!(talk.closed, None);
+        let states: Vec<_> = talk.finished().into_iter().map(|(_, status, _)| status).collect();
+        assert_eq!(
+            states,
+            [
+                "CREATE TABLE",
+                "INSERT 0 2",
+                "SELECT 1",
+                "SUSPENDED",
+                "SELECT 1",
+                "ERROR 23514",
+                "DO",
+                "NOTIFY",
+                "COPY 2",
+                "COPY 1",
+                "",
+                "ERROR 42601",
+                "SKIPPED",
+                "SET"
+            ],
+        );
+    }
+}
+
+/// What weir's own startup message is long.
+fn talk_startup_length() -> usize {
+    startup(&[("user", "orders_rw"), ("database", "postgres")]).len()
+}
