@@ -57,9 +57,10 @@ fn a_unit_that_restarts_is_designated_again() {
     let before = tree.id("s/orders.service");
     let mut designator = tree.designator(vec![Selector::Unit("orders.service".into())]);
     settle(&mut designator);
+    // The new one exists before the old one goes, so that the file system cannot give it the same number, as cgroupfs never does.
+    tree.add("s/next");
     fs::remove_dir(tree.0.path().join("s/orders.service")).unwrap();
-    tree.add("s/placeholder"); // takes the inode number, so that the new cgroup has another
-    tree.add("s/orders.service");
+    fs::rename(tree.0.path().join("s/next"), tree.0.path().join("s/orders.service")).unwrap();
     let changes = settle(&mut designator);
     assert_eq!(changes.designate, tree.designated(&["s/orders.service"]));
     assert_eq!(changes.undesignate, [before]);
