@@ -25,15 +25,15 @@ mod interceptor;
 mod origins;
 mod pins;
 mod probe;
+mod programs;
 mod workload;
 
 pub use cgroup::{cgroup_id, cgroup2_root};
 pub use designate::{Designator, Designators, Selector};
 pub use error::InterceptError;
-pub use interceptor::{
-    Cgroups, HEARTBEAT_PERIOD, HEARTBEAT_TTL, InterceptConfig, Interceptor, OBJECT, ProgramSize, Stats, verify,
-};
+pub use interceptor::{Cgroups, HEARTBEAT_PERIOD, HEARTBEAT_TTL, InterceptConfig, Interceptor, Stats};
 pub use origins::{MapOrigins, Origins, TakenOrigin};
 pub use pins::{PIN_DIR_DEFAULT, PinState, is_bpffs, pin_directories};
 pub use probe::{Feature, Finding, features};
+pub use programs::{OBJECT, ProgramSize, verify};
 pub use workload::Identities;

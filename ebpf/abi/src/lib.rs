@@ -5,7 +5,7 @@
 //! order, as four words in memory order; IPv4 is v4-mapped. Ports are in host order, in a whole word. Identifiers of
 //! cgroups are those of the v2 hierarchy (the inode number of the directory).
 
-#![cfg_attr(not(feature = "user"), no_std)]
+#![cfg_attr(not(any(test, feature = "user")), no_std)]
 
 pub mod select;
 #[cfg(feature = "user")]

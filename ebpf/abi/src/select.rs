@@ -131,8 +131,6 @@ pub const fn datagram_allowed(protocol: u32, port: u32) -> bool {
 
 #[cfg(test)]
 mod tests {
-    extern crate std;
-
     use std::net::{Ipv4Addr, Ipv6Addr};
 
     use super::*;

@@ -9,7 +9,7 @@ use std::{
 use weir::intercept::{InterceptConfig, InterceptError, Interceptor};
 
 use super::{
-    clients::dial,
+    clients::{dial, say},
     world::{Places, World, real},
 };
 
@@ -41,6 +41,35 @@ fn a_killed_agent_leaves_refusals_and_the_next_one_adopts() {
     assert_eq!(dial(&places.inside, real4), "ECONNREFUSED", "adopted, but nothing is published yet");
     let world = World::with(places, interceptor);
     assert_eq!(dial(&world.places.inside, real4), format!("PROXY {real4}"));
+}
+
+#[test]
+fn no_connection_reaches_the_server_while_agents_come_and_go() {
+    let places = Places::new();
+    let real4 = real("127.0.0.5".parse().unwrap());
+    let mut agent = AgentProcess::start(&places);
+    let (inside, port) = (places.inside.clone(), real4.port().to_string());
+    let client = std::thread::spawn(move || {
+        let script = r#"
+heard, end = set(), time.time() + 3
+while time.time() < end:
+    try: heard.add(hear(dial(socket.AF_INET, ("127.0.0.5", int(sys.argv[1])))).split(" ")[0])
+    except OSError as e: heard.add(errno.errorcode[e.errno])
+print(*sorted(heard))
+"#;
+        say(&inside, script, &[&port])
+    });
+    std::thread::sleep(Duration::from_millis(700));
+    agent.kill();
+    let mut agent = AgentProcess::start(&places);
+    std::thread::sleep(Duration::from_millis(700));
+    agent.kill();
+    let agent = AgentProcess::start(&places);
+    let heard = client.join().unwrap();
+    drop(agent);
+    // An empty answer or a reset: the agent was killed between accept and answer.
+    let harmless = ["PROXY", "ECONNREFUSED", "ECONNRESET", ""];
+    assert!(heard.contains("PROXY") && heard.split(' ').all(|word| harmless.contains(&word)), "{heard}");
 }
 
 #[test]
