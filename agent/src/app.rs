@@ -24,7 +24,8 @@ use crate::{
     credential::{self, Broker},
     drain::{self, DRAIN_TIMEOUT, Drainer},
     intercept::{
-        Designators, HEARTBEAT_PERIOD, Identities, InterceptConfig, InterceptError, Interceptor, OBJECT, Origins, Selector, cgroup_id, cgroup2_root,
+        Designators, HEARTBEAT_PERIOD, Identities, InterceptConfig, InterceptError, Interceptor, OBJECT, Origins, Selector,
+        cgroup_id, cgroup2_root,
     },
     journal::{CommitterHandle, Event, Journal, JournalConfig, JournalError, Record},
     judge::Judge,
@@ -32,6 +33,7 @@ use crate::{
     policy::{
         PolicySet,
         load::{LoadErrors, Loaded, load},
+        object::CredentialSpec,
     },
     protocol::postgres::sql,
     proxy::{
@@ -137,17 +139,18 @@ impl App {
             listeners,
             config,
         });
-        app.run(bound).await?;
+        app.run(bound, loaded.credentials).await?;
         Ok(app)
     }
 
-    async fn run(self: &Arc<Self>, listeners: Vec<TcpListener>) -> Result<(), StartError> {
+    async fn run(self: &Arc<Self>, listeners: Vec<TcpListener>, credentials: Vec<Arc<CredentialSpec>>) -> Result<(), StartError> {
         self.note(Event::AgentStarted {
             version: env!("CARGO_PKG_VERSION").into(),
             pid: std::process::id(),
             ebpf_sha256: object_sha256().into(),
         })?;
         self.note_policy()?;
+        self.context.broker.preload(&credentials).await;
         self.context.resolver.refresh().await;
         let slots = Arc::new(Semaphore::new(self.context.limits.sessions_max));
         for listener in listeners {
@@ -179,6 +182,7 @@ impl App {
         match load_policies(&self.config, generation) {
             Ok(loaded) => {
                 let answer = (loaded.set.generation, loaded.set.digest.clone());
+                self.context.broker.preload(&loaded.credentials).await;
                 self.policies.store(Arc::new(loaded.set));
                 *lock(&self.last_error) = None;
                 self.note_policy().map_err(|error| error.to_string())?;
@@ -200,8 +204,18 @@ impl App {
     /// Protects a cgroup's processes as the workload `name`.
     ///
     /// # Errors
-    /// The cgroup does not exist, is outside the top cgroup, or the kernel's table is full.
+    /// The cgroup does not exist, is outside the top cgroup (the kernel would never see its connections), or the table is full.
     pub fn enroll(&self, name: &str, cgroup: &Path) -> Result<(), InterceptError> {
+        let outside = || {
+            let cause = format!("not below {}, where the kernel programs are attached", self.top_cgroup.display());
+            InterceptError::Os { operation: "enroll", path: cgroup.to_owned(), cause: io::Error::other(cause) }
+        };
+        let resolved = |path: &Path| {
+            path.canonicalize().map_err(|cause| InterceptError::Os { operation: "enroll", path: path.to_owned(), cause })
+        };
+        if !resolved(cgroup)?.starts_with(resolved(&self.top_cgroup)?) {
+            return Err(outside());
+        }
         let id = cgroup_id(cgroup).map_err(|cause| InterceptError::Os { operation: "enroll", path: cgroup.to_owned(), cause })?;
         self.designators.register(name, id)?;
         lock(&self.enrolled).push((cgroup.to_owned(), id));
@@ -347,12 +361,7 @@ fn build_context(
 ) -> (Drainer, Context) {
     let known = Arc::new(KnownSecrets::default());
     let resolved = Arc::new(ArcSwap::from_pointee(std::collections::HashMap::new()));
-    let judge = Judge {
-        policies: Arc::clone(policies),
-        resolved: Arc::clone(&resolved),
-        journal,
-        known: Arc::clone(&known),
-    };
+    let judge = Judge { policies: Arc::clone(policies), resolved: Arc::clone(&resolved), journal, known: Arc::clone(&known) };
     let (drainer, drain) = drain::pair();
     let context = Context {
         origins,

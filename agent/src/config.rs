@@ -70,8 +70,8 @@ pub struct Flags {
     /// Where weir's own certificate authority lives [default: /var/lib/weir]
     #[arg(long, value_name = "DIR")]
     pub state_dir: Option<PathBuf>,
-    /// Seconds from accept to a client's first complete request
-    #[arg(long, value_name = "SECONDS")]
+    /// Time from accept to a client's first complete request, such as 30s or 2m [default: 60s]
+    #[arg(long, value_name = "TIME", value_parser = seconds)]
     pub handshake_timeout: Option<u64>,
 }
 
@@ -146,14 +146,23 @@ pub fn pin_dir(runtime_dir: &Path) -> PathBuf {
     PathBuf::from(format!("{PINS}-{name}"))
 }
 
+/// Reads `30`, `30s` or `2m` as seconds.
+fn seconds(text: &str) -> Result<u64, String> {
+    let (number, factor) = match text.strip_suffix('m') {
+        Some(minutes) => (minutes, 60),
+        None => (text.strip_suffix('s').unwrap_or(text), 1),
+    };
+    let count: u64 = number.parse().map_err(|_| "not a time: write it as 30s or 2m".to_owned())?;
+    count.checked_mul(factor).ok_or_else(|| "too long".to_owned())
+}
+
 fn directory(variable: &str, default: &str) -> PathBuf {
     env::var_os(variable).filter(|value| !value.is_empty()).map_or_else(|| PathBuf::from(default), PathBuf::from)
 }
 
 fn read(path: &Path) -> Result<File, ConfigError> {
     let text = fs::read_to_string(path).map_err(|cause| ConfigError::Read { path: path.to_owned(), cause })?;
-    serde_saphyr::from_str(&text)
-        .map_err(|error| ConfigError::Parse { path: path.to_owned(), cause: error.to_string() })
+    serde_saphyr::from_str(&text).map_err(|error| ConfigError::Parse { path: path.to_owned(), cause: error.to_string() })
 }
 
 const POLICIES: &str = "/etc/weir/policies";

@@ -24,7 +24,10 @@ use crate::{app::App, proxy::sessions::SessionRow};
 #[serde(tag = "ask", rename_all = "lowercase")]
 pub enum Ask {
     /// Protects the processes of a cgroup, as a workload of this name, while the asking connection stays open.
-    Enroll { name: String, cgroup: PathBuf },
+    Enroll {
+        name: String,
+        cgroup: PathBuf,
+    },
     Reload,
     Sessions,
     Status,

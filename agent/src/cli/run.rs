@@ -20,7 +20,7 @@ use super::{Exit, output::complain};
 use crate::{
     app::{App, StartError},
     config::{Config, Flags, OnStop, default_control, pin_dir, runtime_dir},
-    control::{Ask, Client},
+    control::{Answer, Ask, Client, ClientError},
     intercept::cgroup2_root,
     telemetry,
 };
@@ -81,18 +81,15 @@ impl From<StartError> for Failure {
 
 async fn protect(args: Args) -> Result<u8, Failure> {
     let cgroup2 = preflight()?;
-    let cgroup = RunCgroup::create(&cgroup2).map_err(|error| {
-        Failure::new(Exit::Host, format!("run: create a cgroup below {}: {error}", cgroup2.display()))
-    })?;
     let name = args.name.clone().unwrap_or_else(|| default_name(&args.command));
     // An agent that is running protects with its own policies; a run with policies of its own brings its own agent.
     let control = args.flags.control.clone().unwrap_or_else(default_control);
     if args.flags.policies.is_empty()
         && let Ok(client) = Client::connect(&control)
     {
-        return with_running_agent(client, &args, &name, &cgroup).await;
+        return with_running_agent(client, &args, &name).await;
     }
-    with_own_agent(args, &name, cgroup).await
+    with_own_agent(args, &name, &cgroup2).await
 }
 
 /// Says exactly what is missing, before anything is touched.
@@ -112,20 +109,28 @@ fn default_name(command: &[OsString]) -> String {
     file_name.map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
 }
 
-async fn with_running_agent(mut client: Client, args: &Args, name: &str, cgroup: &RunCgroup) -> Result<u8, Failure> {
+async fn with_running_agent(mut client: Client, args: &Args, name: &str) -> Result<u8, Failure> {
     if args.observe || args.flags.journal.is_some() {
-        let message = "run: an agent is running and has its own mode and journal: drop --observe and --journal, or give --policies";
+        let message =
+            "run: an agent is running and has its own mode and journal: drop --observe and --journal, or give --policies";
         return Err(Failure::new(Exit::Usage, message));
     }
+    let refused = |error: ClientError| Failure::new(Exit::Failed, format!("run: {error}"));
+    let Answer::Status(status) = client.ask(&Ask::Status).map_err(refused)? else {
+        return Err(Failure::new(Exit::Failed, "run: the agent answered something else"));
+    };
+    // Below the agent's own attach point: elsewhere the kernel programs would not see the command.
+    let cgroup = RunCgroup::create(&status.top_cgroup)?;
     let ask = Ask::Enroll { name: name.to_owned(), cgroup: cgroup.workload.clone() };
-    client.ask(&ask).map_err(|error| Failure::new(Exit::Failed, format!("run: {error}")))?;
+    client.ask(&ask).map_err(refused)?;
     let status = execute(&args.command, &cgroup.workload).await?;
     // The agent withdraws the workload when this connection closes.
     drop(client);
     Ok(status)
 }
 
-async fn with_own_agent(args: Args, name: &str, cgroup: RunCgroup) -> Result<u8, Failure> {
+async fn with_own_agent(args: Args, name: &str, cgroup2: &Path) -> Result<u8, Failure> {
+    let cgroup = RunCgroup::create(args.flags.top_cgroup.as_deref().unwrap_or(cgroup2))?;
     let mut config = Config::load(None, args.flags, Some(OnStop::Release))
         .map_err(|error| Failure::new(Exit::Usage, format!("run: {error}")))?;
     let instance = runtime_dir().join(format!("run-{}", process::id()));
@@ -157,7 +162,8 @@ async fn execute(command: &[OsString], cgroup: &Path) -> Result<u8, Failure> {
         .args(command)
         .spawn()
         .map_err(|error| Failure::new(Exit::Failed, format!("run: start the command: {error}")))?;
-    let status = wait(&mut child).await.map_err(|error| Failure::new(Exit::Failed, format!("run: wait for the command: {error}")))?;
+    let status =
+        wait(&mut child).await.map_err(|error| Failure::new(Exit::Failed, format!("run: wait for the command: {error}")))?;
     Ok(exit_code(status))
 }
 
@@ -167,9 +173,7 @@ async fn wait(child: &mut Child) -> io::Result<ExitStatus> {
     for kind in kinds {
         let mut stream = signal(SignalKind::from_raw(kind.as_raw()))?;
         let tx = tx.clone();
-        tokio::spawn(async move {
-            while stream.recv().await.is_some() && tx.send(kind).await.is_ok() {}
-        });
+        tokio::spawn(async move { while stream.recv().await.is_some() && tx.send(kind).await.is_ok() {} });
     }
     let pid = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
     loop {
@@ -204,10 +208,11 @@ struct RunCgroup {
 }
 
 impl RunCgroup {
-    fn create(root: &Path) -> io::Result<Self> {
+    fn create(root: &Path) -> Result<Self, Failure> {
         let top = root.join(format!("weir-run-{}", process::id()));
         let workload = top.join("workload");
-        fs::create_dir_all(&workload)?;
+        fs::create_dir_all(&workload)
+            .map_err(|error| Failure::new(Exit::Host, format!("run: create the cgroup {}: {error}", workload.display())))?;
         Ok(Self { top, workload })
     }
 

@@ -36,7 +36,8 @@ pub fn run(args: Args) -> Exit {
 }
 
 fn table(sessions: &[SessionRow]) -> String {
-    let mut table = Table::new(&["SESSION", "WORKLOAD", "PID", "UID", "PROTOCOL", "UPSTREAM", "DESTINATION", "REQUESTS", "DENIED"]);
+    let mut table =
+        Table::new(&["SESSION", "WORKLOAD", "PID", "UID", "PROTOCOL", "UPSTREAM", "DESTINATION", "REQUESTS", "DENIED"]);
     for row in sessions {
         table.row(vec![
             row.session.to_string(),

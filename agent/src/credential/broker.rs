@@ -11,6 +11,8 @@ use sha2::Sha256;
 use zeroize::Zeroizing;
 
 use super::{Secret, source};
+use tracing::warn;
+
 use crate::{
     mask::KnownSecrets,
     policy::{
@@ -101,6 +103,16 @@ impl Broker {
         }
     }
 
+    /// Reads what can be read without running a program, so that the masks know the values before the first session opens. What
+    /// cannot be read yet is no error: a session that needs it is refused.
+    pub async fn preload(&self, specs: &[Arc<CredentialSpec>]) {
+        for spec in specs.iter().filter(|spec| !spec.runs_a_program()) {
+            if let Err(error) = self.pin(spec).await {
+                warn!(%error, "sessions that need this credential are refused");
+            }
+        }
+    }
+
     /// Upstream refused a login with this pin: the next `acquire` reads the sources again.
     pub fn reject(&self, pin: &Pin) {
         let slots = lock(&self.slots);
@@ -123,7 +135,12 @@ impl Broker {
             return answer;
         }
         let pin = self.read(spec).await.map(Arc::new);
-        let time = if pin.is_ok() { FRESH } else { FAILED };
+        let time = match &pin {
+            Ok(_) => FRESH,
+            Err(_) if spec.runs_a_program() => FAILED,
+            // Looking at a file again costs nothing, and whoever has just put it there expects it to be seen.
+            Err(_) => Duration::ZERO,
+        };
         *lock(&slot.answer) = Some(Answer { pin: pin.clone(), until: Instant::now() + time });
         pin
     }

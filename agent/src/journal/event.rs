@@ -23,8 +23,8 @@ use std::{sync::Arc, time::SystemTime};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    flow::{Effects, Login, Object, OrigDst, PeerAddr, Protocol, Reason, SessionId, Workload},
-    mask::Masked,
+    flow::{Effects, Login, Object, OrigDst, PeerAddr, Protocol, Reason, SessionId},
+    mask::{Masked, MaskedWorkload},
 };
 
 use super::time::Stamp;
@@ -167,7 +167,7 @@ pub enum Event {
         orig_dst: OrigDst,
         protocol: Protocol,
         upstream: Option<Arc<str>>,
-        workload: Arc<Workload>,
+        workload: MaskedWorkload,
         verdict: VerdictEntry,
     },
     /// The whole of a connection without requests was judged.

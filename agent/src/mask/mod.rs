@@ -13,10 +13,12 @@ mod json;
 mod known;
 mod scan;
 mod stream;
+mod workload;
 
 pub use json::{JsonError, JsonKeys, JsonMasker, KEY_BYTES_MAX, NESTING_MAX, Trust};
 pub use known::{KnownSecrets, SECRET_BYTES_MIN, Scrubber, Unmaskable};
 pub use stream::ScrubStream;
+pub use workload::MaskedWorkload;
 
 use std::fmt;
 

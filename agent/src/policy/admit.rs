@@ -37,14 +37,15 @@ impl PolicySet {
     }
 
     /// The protocol that the upstream at this destination declares, if any: asked before the first byte is peeked, because in
-    /// some protocols the server speaks first. `None`: detect. A destination that will be refused, or is allowed unmatched,
-    /// needs no detection.
+    /// some protocols the server speaks first. `None`: detect, also for a destination that will be refused, so that the
+    /// refusal is spoken in the client's own protocol. One that is allowed unmatched is not looked into.
     #[must_use]
     pub fn protocol_hint(&self, workload: &Workload, dst: OrigDst, resolved: &ResolvedHosts) -> Option<Protocol> {
         let policies: Vec<&Arc<Policy>> = self.policies.iter().filter(|policy| policy.selects_workload(workload)).collect();
         match self.find(&policies, dst, resolved) {
             Ok(Some(found)) => found.best.protocol,
-            Ok(None) | Err(_) => Some(Protocol::Tcp),
+            Ok(None) if policies.iter().all(|policy| policy.spec.unmatched == Unmatched::Allow) => Some(Protocol::Tcp),
+            Ok(None) | Err(_) => None,
         }
     }
 

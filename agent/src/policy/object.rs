@@ -73,6 +73,19 @@ pub struct CredentialSpec {
     pub token: Option<SecretSource>,
 }
 
+impl CredentialSpec {
+    /// True when reading it starts a process.
+    #[must_use]
+    pub fn runs_a_program(&self) -> bool {
+        let user = match &self.user {
+            Some(Value::From(source)) => Some(source),
+            Some(Value::Literal(_)) | None => None,
+        };
+        let sources = [user, self.password.as_ref(), self.token.as_ref()];
+        sources.into_iter().flatten().any(|source| matches!(source, SecretSource::Exec(_)))
+    }
+}
+
 /// Something that is written in the policy or read from a source.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Value {

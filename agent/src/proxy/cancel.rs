@@ -53,11 +53,8 @@ async fn secure_as_the_session(context: &Context, permit: &Permit, mut stream: T
     if answer != *b"S" {
         return Err(failed("the server declines TLS".to_owned()));
     }
-    let (stream, _) = context
-        .originator
-        .handshake(stream, tls, &server_name(permit), &[])
-        .await
-        .map_err(|error| failed(error.to_string()))?;
+    let (stream, _) =
+        context.originator.handshake(stream, tls, &server_name(permit), &[]).await.map_err(|error| failed(error.to_string()))?;
     Ok(Stream::TlsClient(Box::new(stream)))
 }
 

@@ -17,12 +17,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{
-    Context,
-    connect::connect,
-    relay::server_name,
-    stream::Stream,
-};
+use super::{Context, connect::connect, relay::server_name, stream::Stream};
 use crate::{
     credential::Pin,
     flow::{Failure, Reason, Side},
@@ -91,12 +86,7 @@ impl Catalogs {
     }
 }
 
-async fn look_up(
-    context: &Context,
-    permit: &Permit,
-    credential: Option<Arc<Pin>>,
-    database: &str,
-) -> Result<Catalog, Failure> {
+async fn look_up(context: &Context, permit: &Permit, credential: Option<Arc<Pin>>, database: &str) -> Result<Catalog, Failure> {
     let failed = |cause: String| Failure::new(Reason::MaskImpossible, format!("read the catalog of {database}: {cause}"));
     let Some(credential) = credential else {
         return Err(failed("masks by column need an injected credential to look names up with".to_owned()));
@@ -143,9 +133,7 @@ async fn drive(context: &Context, permit: &Permit, credential: Arc<Pin>, databas
 fn take(lookup: &mut Lookup, input: &mut BytesMut, next: Option<Step>) -> Result<Option<Step>, Failure> {
     match next {
         Some(step) => Ok(Some(step)),
-        None => lookup
-            .receive(Side::Upstream, input)
-            .map_err(|error| Failure::new(Reason::UpstreamMalformed, error.to_string())),
+        None => lookup.receive(Side::Upstream, input).map_err(|error| Failure::new(Reason::UpstreamMalformed, error.to_string())),
     }
 }
 

@@ -24,9 +24,7 @@ pub(super) async fn connect(permit: &Permit) -> Result<TcpStream, Failure> {
 /// As `connect`, for an address that a permit led to before (cancel requests, catalog look-ups).
 pub(super) async fn dial(address: SocketAddr) -> Result<TcpStream, Failure> {
     let address = reachable(address);
-    let unreachable = |cause: String| {
-        Failure::new(Reason::UpstreamUnreachable, format!("connect {address}: {cause}"))
-    };
+    let unreachable = |cause: String| Failure::new(Reason::UpstreamUnreachable, format!("connect {address}: {cause}"));
     let stream = match timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await {
         Err(_) => return Err(unreachable(format!("no answer within {} s", CONNECT_TIMEOUT.as_secs()))),
         Ok(Err(error)) => return Err(unreachable(cause(&error))),

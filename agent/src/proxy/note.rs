@@ -56,9 +56,7 @@ pub(super) fn event_of(
             duration_us: u64::try_from(clock.stop(statement).as_micros()).unwrap_or(u64::MAX),
             error: result.error,
         },
-        Observation::Masked { mask, what, count } => {
-            Event::Masks { mask: Arc::from(mask), what: Arc::from(what), count }
-        }
+        Observation::Masked { mask, what, count } => Event::Masks { mask: Arc::from(mask), what: Arc::from(what), count },
     })
 }
 

@@ -61,10 +61,6 @@ impl Drop for Outcome<'_> {
             duration_us: u64::try_from(duration.as_micros()).unwrap_or(u64::MAX),
         };
         // A journal that cannot take the close has already refused new sessions; there is nobody else to tell.
-        let _ = self.journal.record(Record {
-            time: std::time::SystemTime::now(),
-            session: Some(self.flow.session),
-            event,
-        });
+        let _ = self.journal.record(Record { time: std::time::SystemTime::now(), session: Some(self.flow.session), event });
     }
 }

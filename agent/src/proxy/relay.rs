@@ -5,8 +5,7 @@
 
 use std::{
     future::{Future, poll_fn},
-    io,
-    mem,
+    io, mem,
     pin::Pin,
     sync::Arc,
     task::{Context as TaskContext, Poll},
@@ -19,8 +18,7 @@ use tokio_rustls::TlsAcceptor;
 use weir_wire::WireError;
 
 use super::{
-    Context,
-    cancel,
+    Context, cancel,
     connect::{connect, reset_on_close, tune},
     note::{Clock, event_of},
     outcome::Ending,
@@ -88,22 +86,19 @@ impl<'a> Relay<'a> {
         let (reason, detail) = match self.drive().await {
             Ok(reason) => (reason, String::new()),
             Err(failure) => {
+                self.forget_rejected(failure.reason);
                 self.say_farewell(&failure).await;
                 (failure.reason, failure.detail)
             }
         };
-        Ending {
-            reason,
-            detail,
-            bytes_up: self.upstream.bytes_written,
-            bytes_down: self.downstream.bytes_written,
-        }
+        Ending { reason, detail, bytes_up: self.upstream.bytes_written, bytes_down: self.downstream.bytes_written }
     }
 
     async fn drive(&mut self) -> Result<Reason, Failure> {
         loop {
             self.advance().await?;
             if let Some(reason) = self.closing {
+                self.forget_rejected(reason);
                 self.flush_both().await;
                 return Ok(reason);
             }
@@ -232,8 +227,7 @@ impl<'a> Relay<'a> {
         let tls = &self.permit.upstream().tls;
         let name = server_name(&self.permit);
         let result = self.context.originator.handshake(stream, tls, &name, &[]).await;
-        let (stream, facts) = result
-            .map_err(|error| Failure::new(Reason::UpstreamTls, format!("tls with {name}: {error}")))?;
+        let (stream, facts) = result.map_err(|error| Failure::new(Reason::UpstreamTls, format!("tls with {name}: {error}")))?;
         Ok((Stream::TlsClient(Box::new(stream)), facts))
     }
 
@@ -411,6 +405,13 @@ impl<'a> Relay<'a> {
                 Ok(count) => discarded += count,
                 Err(_) => return,
             }
+        }
+    }
+
+    /// The next session reads the credential's source again: it may have been rotated.
+    fn forget_rejected(&self, reason: Reason) {
+        if let (Reason::CredentialRejected, Some(pin)) = (reason, &self.credential) {
+            self.context.broker.reject(pin);
         }
     }
 

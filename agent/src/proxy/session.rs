@@ -85,9 +85,7 @@ async fn what(context: &Context, stream: &TcpStream, origin: Origin) -> Result<F
     };
     let protocol = match hint {
         Some(protocol) => protocol,
-        None => detect(stream, context.limits.handshake_timeout)
-            .await
-            .ok_or(SessionError::Vanished(origin.peer))?,
+        None => detect(stream, context.limits.handshake_timeout).await.ok_or(SessionError::Vanished(origin.peer))?,
     };
     Ok(Flow { session, origin, protocol, opened })
 }
@@ -111,11 +109,12 @@ async fn open(context: &Context, flow: &Flow, admitted: Result<&Permit, &Denied>
         orig_dst: flow.origin.orig_dst,
         protocol: flow.protocol,
         upstream: admitted.ok().map(|permit| Arc::clone(&permit.upstream().name)),
-        workload: Arc::clone(&flow.origin.workload),
+        workload: context.judge.known.scrubber().workload(&flow.origin.workload),
         verdict,
     };
+    // Durable alone is not enough: a disk that has stopped answering must not collect sessions.
+    context.judge.journal.healthy().map_err(|error| journal_failure(&error))?;
     let record = Record { time: flow.opened, session: Some(flow.session), event };
     let ticket = context.judge.journal.record(record).map_err(|error| journal_failure(&error))?;
     ticket.durable().await.map_err(|error| journal_failure(&error))
 }
-

@@ -13,7 +13,10 @@ use std::{
 use bytes::Bytes;
 use serde::Serialize;
 
-use crate::{flow::{Flow, Protocol, SessionId}, policy::Permit};
+use crate::{
+    flow::{Flow, Protocol, SessionId},
+    policy::Permit,
+};
 
 /// Every session between its opening and its close.
 #[derive(Default)]
@@ -62,8 +65,7 @@ pub struct Listed {
 
 impl Sessions {
     pub(super) fn list(self: &Arc<Self>, flow: &Flow, upstream: Option<Arc<str>>) -> Listed {
-        let session =
-            Arc::new(Session { flow: flow.clone(), upstream, requests: AtomicU64::new(0), denied: AtomicU64::new(0) });
+        let session = Arc::new(Session { flow: flow.clone(), upstream, requests: AtomicU64::new(0), denied: AtomicU64::new(0) });
         lock(&self.open).insert(flow.session, Arc::clone(&session));
         self.opened_total.fetch_add(1, Ordering::Relaxed);
         Listed { sessions: Arc::clone(self), session, backend: None }
@@ -96,8 +98,8 @@ impl Sessions {
     pub(super) fn backend(&self, asker: &Flow, process: i32, key: &Bytes) -> Option<Backend> {
         let backend = lock(&self.backends).get(&(process, key.clone())).cloned()?;
         let owner = backend.permit.flow();
-        let same = owner.origin.workload.cgroup_id == asker.origin.workload.cgroup_id
-            && owner.origin.orig_dst == asker.origin.orig_dst;
+        let same =
+            owner.origin.workload.cgroup_id == asker.origin.workload.cgroup_id && owner.origin.orig_dst == asker.origin.orig_dst;
         same.then_some(backend)
     }
 }

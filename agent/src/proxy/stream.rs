@@ -61,11 +61,7 @@ impl AsyncWrite for Stream {
         self.poll_write_vectored(cx, &[IoSlice::new(bytes)])
     }
 
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
+    fn poll_write_vectored(self: Pin<&mut Self>, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Absent => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
             Self::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, slices),

@@ -64,8 +64,8 @@ fn dialler(context: Arc<Context>, permit: Permit, written: Arc<AtomicU64>) -> Co
                     let name = server_name(&permit);
                     let tls = &permit.upstream().tls;
                     let secured = context.originator.handshake(plain, tls, &name, &[b"http/1.1"]).await;
-                    let (stream, _) = secured
-                        .map_err(|error| Failure::new(Reason::UpstreamTls, format!("tls with {name}: {error}")))?;
+                    let (stream, _) =
+                        secured.map_err(|error| Failure::new(Reason::UpstreamTls, format!("tls with {name}: {error}")))?;
                     Stream::TlsClient(Box::new(stream))
                 }
             };
@@ -90,11 +90,7 @@ impl AsyncWrite for Counted {
     fn poll_write(self: Pin<&mut Self>, cx: &mut TaskContext<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         self.poll_write_vectored(cx, &[IoSlice::new(bytes)])
     }
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut TaskContext<'_>,
-        slices: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
+    fn poll_write_vectored(self: Pin<&mut Self>, cx: &mut TaskContext<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let count = ready!(Pin::new(&mut this.stream).poll_write_vectored(cx, slices))?;
         this.written.fetch_add(count as u64, Ordering::Relaxed);

@@ -47,8 +47,7 @@ impl Authority {
         let key = read(&key_path)?;
         let certificate = read(&certificate_path)?;
         let key = KeyPair::from_pem(&key).map_err(|cause| certificate_error("read ca.key", &cause))?;
-        let issuer =
-            Issuer::from_ca_cert_pem(&certificate, key).map_err(|cause| certificate_error("read ca.pem", &cause))?;
+        let issuer = Issuer::from_ca_cert_pem(&certificate, key).map_err(|cause| certificate_error("read ca.pem", &cause))?;
         Ok(Self { issuer, certificate_path, leaves: Mutex::default() })
     }
 
@@ -82,8 +81,7 @@ impl Authority {
 
     fn make_leaf(&self, names: &[String]) -> Result<ServerConfig, AuthorityError> {
         let key = KeyPair::generate().map_err(|cause| certificate_error("make a leaf's key", &cause))?;
-        let mut params =
-            CertificateParams::new(names.to_vec()).map_err(|cause| certificate_error("name a leaf", &cause))?;
+        let mut params = CertificateParams::new(names.to_vec()).map_err(|cause| certificate_error("name a leaf", &cause))?;
         params.distinguished_name.push(DnType::CommonName, names.first().map_or("weir", String::as_str));
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         params.use_authority_key_identifier_extension = true;
@@ -133,11 +131,8 @@ fn write_new(path: &Path, content: &[u8], mode: u32) -> Result<(), AuthorityErro
 }
 
 fn read(path: &Path) -> Result<zeroize::Zeroizing<String>, AuthorityError> {
-    let text = fs::read_to_string(path).map_err(|cause| AuthorityError::File {
-        operation: "read",
-        path: path.to_owned(),
-        cause,
-    })?;
+    let text =
+        fs::read_to_string(path).map_err(|cause| AuthorityError::File { operation: "read", path: path.to_owned(), cause })?;
     Ok(zeroize::Zeroizing::new(text))
 }
 

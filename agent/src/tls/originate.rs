@@ -74,8 +74,8 @@ impl Originator {
         alpn: &[&[u8]],
     ) -> Result<(TlsStream<S>, TlsFacts), OriginateError> {
         let config = self.config(tls, alpn)?;
-        let server_name = ServerName::try_from(name.to_owned())
-            .map_err(|_| OriginateError::ServerName { name: name.to_owned() })?;
+        let server_name =
+            ServerName::try_from(name.to_owned()).map_err(|_| OriginateError::ServerName { name: name.to_owned() })?;
         let stream = TlsConnector::from(config)
             .connect(server_name, stream)
             .await
@@ -175,7 +175,10 @@ fn server_end_point(leaf: &CertificateDer<'_>) -> Option<Vec<u8>> {
     let algorithm = certificate.signature_algorithm.algorithm.to_id_string();
     Some(match algorithm.as_str() {
         // md5, sha1 and sha256 with RSA; sha1 and sha256 with ECDSA.
-        "1.2.840.113549.1.1.4" | "1.2.840.113549.1.1.5" | "1.2.840.113549.1.1.11" | "1.2.840.10045.4.1"
+        "1.2.840.113549.1.1.4"
+        | "1.2.840.113549.1.1.5"
+        | "1.2.840.113549.1.1.11"
+        | "1.2.840.10045.4.1"
         | "1.2.840.10045.4.3.2" => Sha256::digest(leaf).to_vec(),
         "1.2.840.113549.1.1.12" | "1.2.840.10045.4.3.3" => Sha384::digest(leaf).to_vec(),
         "1.2.840.113549.1.1.13" | "1.2.840.10045.4.3.4" => Sha512::digest(leaf).to_vec(),

@@ -6,12 +6,13 @@ use serde::Serialize;
 
 use super::{Exit, Source, output};
 use crate::{
-    flow::{OrigDst, Protocol, Reason, SessionId, Workload},
+    flow::{OrigDst, Protocol, Reason, SessionId},
     journal::{
         event::{Event, OpenCause, VerdictEntry},
         read::Entry,
         time::Stamp,
     },
+    mask::MaskedWorkload,
 };
 
 #[derive(Debug, clap::Args)]
@@ -77,7 +78,7 @@ impl Args {
 pub(super) struct Session {
     pub(super) session: SessionId,
     pub(super) opened: Stamp,
-    pub(super) workload: Arc<Workload>,
+    pub(super) workload: MaskedWorkload,
     /// The login's user, else the uid.
     pub(super) user: String,
     pub(super) orig_dst: OrigDst,

@@ -39,7 +39,7 @@ fn story(directory: &TempDir) -> SessionId {
             orig_dst: OrigDst("[::1]:5432".parse().unwrap()),
             protocol: Protocol::Postgres,
             upstream: Some("orders-db".into()),
-            workload: Arc::new(workload),
+            workload: KnownSecrets::default().scrubber().workload(&Arc::new(workload)),
             verdict: verdict(true),
         },
         statement(1, "select '\u{1b}]0;owned\u{7}\u{202e}'", true),
