@@ -329,10 +329,6 @@ pub(super) fn describe(kind: char, name: &str) -> Vec<u8> {
     message(b'D', format!("{kind}{name}\0").as_bytes())
 }
 
-pub(super) fn close(kind: char, name: &str) -> Vec<u8> {
-    message(b'C', format!("{kind}{name}\0").as_bytes())
-}
-
 pub(super) fn execute(portal: &str) -> Vec<u8> {
     message(b'E', format!("{portal}\0\0\0\0\0").as_bytes())
 }
