@@ -84,7 +84,7 @@ impl Exchange {
         let without_proof = format!("c={},r={}", BASE64_STANDARD.encode(self.binding.input()), first.nonce);
         let signed = format!("{},{},{without_proof}", self.client_first_bare, first.text);
 
-        let stored_key = Zeroizing::new(<[u8; 32]>::from(Sha256::digest(&*client_key)));
+        let stored_key = Zeroizing::new(<[u8; 32]>::from(Sha256::digest(*client_key)));
         let signature = hmac(&*stored_key, signed.as_bytes());
         let mut proof = client_key;
         proof.iter_mut().zip(signature.iter()).for_each(|(key, signature)| *key ^= signature);

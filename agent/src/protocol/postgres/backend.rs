@@ -72,6 +72,7 @@ impl Session {
                 if self.streams(outline)? {
                     continue;
                 }
+                failure = self.too_long(outline)?;
                 break;
             };
             match self.answer(outline, body, steps)? {
@@ -123,11 +124,20 @@ impl Session {
             self.running.bytes += outline.length as u64;
             return Ok(true);
         }
-        if outline.length > BODY_BYTES_MAX {
-            let (actual, limit) = (outline.length as u64, BODY_BYTES_MAX as u64);
-            return Err(WireError::Limit { what: "backend message bytes", actual, limit });
-        }
         Ok(false)
+    }
+
+    /// Refuses to wait for the rest of a message that will not be kept.
+    fn too_long(&self, outline: Frame) -> Result<Option<Failure>, WireError> {
+        if outline.length <= BODY_BYTES_MAX {
+            return Ok(None);
+        }
+        if outline.tag == b'D' && !self.settings.masks.is_empty() {
+            let detail = format!("a row of {} bytes is over the limit of {BODY_BYTES_MAX} for masking", outline.length);
+            return Ok(Some(Failure::new(Reason::MaskImpossible, detail)));
+        }
+        let (actual, limit) = (outline.length as u64, BODY_BYTES_MAX as u64);
+        Err(WireError::Limit { what: "backend message bytes", actual, limit })
     }
 
     /// Passes on a piece of a large value. The end of a piece stays in the inbox until more has come, so that a secret that
@@ -331,6 +341,7 @@ impl Session {
         } else {
             errors::field(&fields, b'M').unwrap_or_default()
         };
+        self.server_left |= matches!(errors::field(&fields, b'V').or(errors::field(&fields, b'S')), Some(b"FATAL" | b"PANIC"));
         let status = format!("ERROR {}", String::from_utf8_lossy(code));
         self.running.error = Some((status, self.scrubber.text(message)));
         for (position, skipped) in self.queue.failed().into_iter().enumerate() {

@@ -358,7 +358,7 @@ impl Conversation for Postgres {
     fn farewell(&mut self, failure: &Failure) -> Bytes {
         match &self.phase {
             Phase::Opening(_) | Phase::Over => Bytes::new(),
-            Phase::Session(session) if session.is_mid_message() => Bytes::new(),
+            Phase::Session(session) if session.is_beyond_words() => Bytes::new(),
             _ => errors::farewell(failure, self.settings.session),
         }
     }

@@ -46,6 +46,8 @@ pub(super) struct Session {
     pub(super) running: Running,
     /// Bytes of the server's message that is being passed on in pieces which are still to come.
     pub(super) back_streams: usize,
+    /// The server said its own last words.
+    pub(super) server_left: bool,
     /// What was observed and is reported after the bytes that it was observed on.
     pub(super) notes: Vec<Step>,
 }
@@ -70,13 +72,14 @@ impl Session {
             front: Front::default(),
             running: Running::default(),
             back_streams: 0,
+            server_left: false,
             notes: Vec::new(),
         }
     }
 
-    /// True while the client could not read an ErrorResponse: part of another message was sent.
-    pub(super) fn is_mid_message(&self) -> bool {
-        self.back_streams > 0
+    /// True while the client could not read an ErrorResponse, because part of another message was sent, or needs none.
+    pub(super) fn is_beyond_words(&self) -> bool {
+        self.back_streams > 0 || self.server_left
     }
 
     pub(super) fn catalog_arrived(&mut self, catalog: Arc<Catalog>) {
@@ -134,7 +137,7 @@ impl Session {
 
     /// Ends the session with words, if the client can hear them.
     pub(super) fn fail(&mut self, failure: &Failure, steps: &mut Steps) {
-        if !self.is_mid_message() {
+        if !self.is_beyond_words() {
             let bytes = errors::farewell(failure, self.settings.session);
             steps.push_back(Step::Send { to: Side::Downstream, bytes });
         }

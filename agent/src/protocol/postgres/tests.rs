@@ -2,5 +2,6 @@
 
 mod kit;
 mod logins;
+mod lookups;
 mod masking;
 mod relaying;

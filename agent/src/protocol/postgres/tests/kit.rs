@@ -28,6 +28,8 @@ pub(super) struct Talk {
     pub(super) to_client: BytesMut,
     pub(super) to_server: BytesMut,
     pub(super) asked: Vec<String>,
+    /// Why statements could not be read, as policy was told.
+    pub(super) unreadable: Vec<String>,
     pub(super) notes: Vec<Observation>,
     pub(super) secured: Vec<Side>,
     pub(super) fetched: Vec<CatalogQuery>,
@@ -96,6 +98,7 @@ impl Talk {
             to_client: BytesMut::new(),
             to_server: BytesMut::new(),
             asked: Vec::new(),
+            unreadable: Vec::new(),
             notes: Vec::new(),
             secured: Vec::new(),
             fetched: Vec::new(),
@@ -269,6 +272,7 @@ impl Talk {
                 let text = String::from_utf8_lossy(&statement.text).into_owned();
                 let denied = text.contains("drop");
                 self.asked.push(text);
+                self.unreadable.extend(statement.unreadable_reason.clone());
                 denied
             }
             _ => false,
@@ -327,10 +331,6 @@ pub(super) fn bind(portal: &str, statement: &str, formats: &[u16]) -> Vec<u8> {
 
 pub(super) fn describe(kind: char, name: &str) -> Vec<u8> {
     message(b'D', format!("{kind}{name}\0").as_bytes())
-}
-
-pub(super) fn close(kind: char, name: &str) -> Vec<u8> {
-    message(b'C', format!("{kind}{name}\0").as_bytes())
 }
 
 pub(super) fn execute(portal: &str) -> Vec<u8> {

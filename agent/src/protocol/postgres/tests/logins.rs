@@ -73,7 +73,7 @@ fn lets_the_client_in_without_a_password() {
         "the injected user, and the database that the client would have had"
     );
     assert!(talk.to_client.is_empty());
-    let greeting = [message(b'S', b"server_version\015.3\0"), message(b'K', &[0, 0, 0, 7, 1, 2, 3, 4]), ready(b'I')].concat();
+    let greeting = [message(b'S', b"server_version\x0015.3\0"), message(b'K', &[0, 0, 0, 7, 1, 2, 3, 4]), ready(b'I')].concat();
     talk.server(&auth_ok()).server(&greeting);
     assert_eq!(talk.take_client(), [auth_ok(), greeting].concat());
     assert_eq!((talk.registered[0].process, &talk.registered[0].key[..]), (7, &[1, 2, 3, 4][..]));
@@ -152,7 +152,7 @@ fn tells_a_client_of_protocol_2_so() {
 #[test]
 fn negotiates_newer_minor_versions_down() {
     let mut talk = Talk::new("tls: {mode: off}", "");
-    let body = b"\0\x03\0\x02user\0ann\0_pq_.shiny\0on\0\0";
+    let body = b"\x00\x03\x00\x02user\0ann\0_pq_.shiny\0on\0\0";
     let length = u32::try_from(body.len() + 4).unwrap().to_be_bytes();
     talk.client(&[&length[..], body].concat());
     assert_eq!(talk.take_client(), message(b'v', b"\0\x03\0\0\0\0\0\x01_pq_.shiny\0"));

@@ -164,3 +164,12 @@ fn masks_the_same_whatever_the_split() {
         assert_eq!(run(piece), whole, "in pieces of {piece}");
     }
 }
+
+#[test]
+fn ends_the_session_on_a_row_that_is_too_long_to_mask() {
+    let mut talk = Talk::session(MASKS);
+    talk.client(&query("select id, email from users")).server(&description(USERS));
+    talk.server(&[b'D', 0x10, 0, 0, 0, 0, 2]);
+    assert_eq!(talk.closed, Some(Reason::MaskImpossible));
+    assert_eq!(tags(&talk.take_client()), "TE");
+}

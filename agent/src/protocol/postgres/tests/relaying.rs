@@ -322,14 +322,6 @@ fn closes_on_a_query_with_bytes_behind_its_end() {
 }
 
 #[test]
-fn waits_for_the_answer_before_text_is_read_by_other_rules() {
-    let mut talk = Talk::session("");
-    talk.server(&message(b'S', b"standard_conforming_strings\0off\0"));
-    talk.client(&query("select 1"));
-    assert_eq!(talk.asked.len(), 1);
-}
-
-#[test]
 fn passes_what_the_server_says_unasked() {
     let mut talk = Talk::session("");
     let unasked = [
@@ -403,4 +395,24 @@ fn passes_a_real_session_unchanged() {
 /// What weir's own startup message is long.
 fn talk_startup_length() -> usize {
     startup(&[("user", "orders_rw"), ("database", "postgres")]).len()
+}
+
+#[test]
+fn adds_nothing_to_the_servers_own_last_words() {
+    let mut talk = Talk::session("");
+    let last = String::from_utf8(error("57P01", "terminating connection", "")).unwrap().replace("ERROR", "FATAL");
+    talk.server(last.as_bytes());
+    assert_eq!(talk.take_client(), last.as_bytes());
+    let failure = crate::flow::Failure::new(Reason::UpstreamClosed, "closed");
+    assert!(crate::protocol::Conversation::farewell(&mut talk.conversation, &failure).is_empty());
+}
+
+#[test]
+fn reads_nothing_behind_a_change_of_the_rules_before_it_has_taken_effect() {
+    let mut talk = Talk::session("");
+    talk.client(&[query("set standard_conforming_strings = off"), query("select 1")].concat());
+    assert_eq!(talk.asked, ["set standard_conforming_strings = off"]);
+    talk.server(&[complete("SET"), message(b'S', b"standard_conforming_strings\0off\0"), ready(b'I')].concat());
+    assert_eq!(talk.asked.len(), 2);
+    assert!(talk.unreadable.ends_with(&["standard_conforming_strings is off".to_owned()]));
 }
