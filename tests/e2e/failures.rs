@@ -132,7 +132,7 @@ struct Tmpfs {
 
 impl Tmpfs {
     fn mount(at: PathBuf, size: &str) -> Result<Self> {
-        let status = Command::new("mount").args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"]).arg(&at).status()?;
+        let status = Command::new("mount").args(["-t", "tmpfs", "-o", &format!("size={size},mode=0700"), "tmpfs"]).arg(&at).status()?;
         ensure!(status.success(), "mount a tmpfs at {}", at.display());
         Ok(Self { at })
     }

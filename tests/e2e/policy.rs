@@ -172,7 +172,7 @@ fn a_name_in_hosts_is_resolved_by_the_agent() -> Result<()> {
     let scene = Scene::with_postgres()?;
     let named = scene.postgres_policy("").replacen("hosts: [127.0.0.5, \"::1\"]", "hosts: [localhost]", 1);
     let _agent = scene.agent(&named)?;
-    let seen = scene.psql_at("::1", "sslmode=disable", &["select current_user"])?.require_success()?;
+    let seen = scene.psql_at("127.0.0.1", "sslmode=disable", &["select current_user"])?.require_success()?;
     ensure!(seen.stdout.trim() == "app");
     Ok(())
 }

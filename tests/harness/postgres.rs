@@ -173,7 +173,7 @@ fn copy_template(account: &Account, data: &Path) -> Result<()> {
 
 fn configure(account: &Account, data: &Path, port: u16, options: &PostgresOptions) -> Result<()> {
     let mut settings = format!(
-        "listen_addresses = '{SERVER_V4},{SERVER_V6}'\nport = {port}\nunix_socket_directories = '{}'\nmax_connections = 200\n\
+        "listen_addresses = '127.0.0.1,{SERVER_V4},{SERVER_V6}'\nport = {port}\nunix_socket_directories = '{}'\nmax_connections = 200\n\
          fsync = off\npassword_encryption = 'scram-sha-256'\nlog_statement = 'all'\nlog_connections = on\nlog_line_prefix = '%u '\n{}\n",
         data.display(),
         options.settings,

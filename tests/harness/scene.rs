@@ -1,6 +1,11 @@
 //! Where a story plays: servers, a workload's cgroup, a place for everything that an agent needs.
 
-use std::{fs, path::PathBuf, time::Duration};
+use std::{
+    fs,
+    path::PathBuf,
+    thread,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result};
 
@@ -230,7 +235,19 @@ impl Scene {
     /// # Errors
     /// The journal cannot be read.
     pub fn journaled(&self, kind: &str) -> Result<Vec<Entry>> {
-        Ok(self.journal()?.into_iter().filter(|entry| entry.kind() == kind).collect())
+        let of_kind = |entries: Vec<Entry>, kind: &str| entries.into_iter().filter(|entry| entry.kind() == kind).collect();
+        let mut entries = self.journal()?;
+        // A client sees its connection end a moment before the agent has written so.
+        let deadline = Instant::now() + CLOSE_WAIT;
+        while kind == "session_closed" && Instant::now() < deadline {
+            let count = |kind: &str| entries.iter().filter(|entry| entry.kind() == kind).count();
+            if count("session_closed") == count("session_opened") {
+                break;
+            }
+            thread::sleep(Duration::from_millis(20));
+            entries = self.journal()?;
+        }
+        Ok(of_kind(entries, kind))
     }
 
     /// `weir journal verify`.
@@ -241,3 +258,6 @@ impl Scene {
         weir(["journal".as_ref(), "verify".as_ref(), "--journal".as_ref(), self.places.journal.as_os_str()])
     }
 }
+
+/// How long the agent may take to journal the end of a session that its client has seen.
+const CLOSE_WAIT: Duration = Duration::from_secs(5);
