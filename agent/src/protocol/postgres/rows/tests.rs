@@ -206,8 +206,8 @@ fn touches_tables_with_masked_columns() {
     ] {
         assert!(touches(sql), "{sql}");
     }
-    for sql in ["copy orders to stdout", "select 1", "select upper('x') from orders", "begin", "select 1 from other.users"] {
-        assert!(!touches(sql) || sql.contains("other."), "{sql}");
+    for sql in ["copy orders to stdout", "select 1", "select upper('x') from orders", "begin"] {
+        assert!(!touches(sql), "{sql}");
     }
 }
 

@@ -17,7 +17,7 @@ pub(super) const TEXT_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Up to this length the text itself bounds the tree: every level costs at least one byte. Parsed on the spot, not measured.
 const INLINE_BYTES_MAX: usize = 400;
 /// Deeper trees leave the caller's stack (2 MiB on a runtime's worker).
-const INLINE_NESTING_MAX: u32 = 400;
+const INLINE_NESTING_MAX: u32 = 150;
 /// Deeper trees are not read. Chains of operators nest as well: `1+1+1` has depth 2.
 const NESTING_MAX: u32 = 10_000;
 /// More tokens are not read: a node of the decoded tree takes some 300 bytes.

@@ -287,6 +287,9 @@ fn copy<'a>(walk: &mut Walk<'a>, node: N<'a>, copy: &'a CopyStmt) {
     walk.effects(outside.as_slice());
     if outside.is_some() && !copy.is_from {
         walk.store(node);
+        if copy.relation.is_some() {
+            walk.store_whole_rows();
+        }
     }
     if copy.is_from {
         walk.effects(&[Insert]);

@@ -453,3 +453,60 @@ fn readings_are_shared_between_repetitions() {
     let text = b"select 'readings_are_shared_between_repetitions'";
     assert!(Arc::ptr_eq(&read(text).statement, &read(text).statement));
 }
+
+/// Shapes that nest with few tokens a level: the part that opens a level, and the one that closes it.
+const SHAPES: &[(&str, &str, &str)] = &[
+    ("(", "1", ")"),
+    ("-+", "1", ""),
+    ("- ", "1", ""),
+    ("not ", "true", ""),
+    ("(select ", "1", ")"),
+    ("array[", "1", "]"),
+    ("array(select ", "1", ")"),
+    ("exists(select from t where ", "true", ")"),
+    ("case when ", "true", " then 1 end"),
+    ("f(", "1", ")"),
+    ("row(", "1", ")"),
+    ("coalesce(", "1", ")"),
+    ("xmlelement(name a,", "1", ")"),
+    ("json_object('a':", "1", ")"),
+    ("(with x as (select ", "1", ") select 1)"),
+    ("", "1", "+1"),
+    ("", "1", "::int"),
+    ("", "1", " is null"),
+    ("", "1", " collate c"),
+    ("", "1", " union select 1"),
+    ("(", "1", ").a"),
+    ("", "1", " at time zone 'x'"),
+];
+
+fn nested((open, core, close): (&str, &str, &str), levels: usize) -> String {
+    format!("select {}{core}{}", open.repeat(levels), close.repeat(levels))
+}
+
+/// On half of the stack that a runtime's worker has; an overflow would end the test process.
+fn read_on_half_a_worker(text: String) -> bool {
+    let thread = std::thread::Builder::new().stack_size(1024 * 1024);
+    thread.spawn(move || read_afresh(text.as_bytes()).statement.readable).unwrap().join().unwrap()
+}
+
+#[test]
+fn what_is_read_in_place_fits_a_workers_stack() {
+    for shape in SHAPES {
+        let mut read_in_place = 0;
+        for levels in [50, 100, 130, 190, 198, 380, 390, 398] {
+            let readable = read_on_half_a_worker(nested(*shape, levels));
+            read_in_place += u32::from(readable);
+        }
+        assert!(read_in_place > 0, "{shape:?}");
+    }
+}
+
+#[test]
+fn what_is_deep_fits_the_deep_stack() {
+    for shape in SHAPES {
+        for levels in [1_900, 2_450, 3_300, 4_990, 9_990] {
+            read_on_half_a_worker(nested(*shape, levels));
+        }
+    }
+}
