@@ -97,6 +97,11 @@ impl RowPlan {
         Ok(())
     }
 
+    #[cfg(test)]
+    pub(super) fn masked_ordinals(&self) -> Vec<usize> {
+        self.ops.iter().map(|op| op.ordinal).collect()
+    }
+
     /// What was masked so far: the mask's name, the output's name, how many values.
     pub fn counts(&self) -> impl Iterator<Item = (&str, &str, u64)> {
         self.ops.iter().map(|op| (op.protection.mask.as_ref(), op.column.as_str(), op.count))

@@ -1,1 +1,316 @@
+use bytes::{BufMut, Bytes, BytesMut};
+use weir_wire::postgres::FieldDescription;
 
+use super::*;
+use crate::{
+    policy::object::{ColumnPattern, Glob, Mask, MaskWith},
+    protocol::postgres::{catalog::Catalog, sql},
+};
+
+const TEXT: u32 = 25;
+const INT4: u32 = 23;
+const INT8: u32 = 20;
+const USERS: u32 = 100;
+const KIDS: u32 = 101;
+const ORDERS: u32 = 102;
+const PLAIN_VIEW: u32 = 103;
+const DEEP_VIEW: u32 = 104;
+const ROW_VIEW: u32 = 105;
+const VIEW_OF_VIEW: u32 = 106;
+const OPAQUE_VIEW: u32 = 107;
+const STATS: u32 = 108;
+const USERS_ROW: u32 = 200;
+const USERS_ROWS: u32 = 201;
+
+fn row<const N: usize>(cells: [&str; N]) -> Vec<Option<Bytes>> {
+    cells.iter().map(|cell| Some(Bytes::copy_from_slice(cell.as_bytes()))).collect()
+}
+
+/// users(id, email, password) with a child, orders(id, email), and views over them.
+fn catalog() -> Catalog {
+    let relations = [
+        (USERS, "public", "users", &[("id", INT4), ("email", TEXT), ("password", TEXT)][..]),
+        (KIDS, "public", "kids", &[("extra", INT4), ("password", TEXT)]),
+        (ORDERS, "public", "orders", &[("id", INT4), ("email", TEXT)]),
+        (PLAIN_VIEW, "public", "v", &[("id", INT4), ("pw", TEXT), ("n", INT8)]),
+        (DEEP_VIEW, "public", "deep", &[("id", INT4), ("x", TEXT)]),
+        (ROW_VIEW, "public", "rowview", &[("t", TEXT), ("id", INT4)]),
+        (VIEW_OF_VIEW, "public", "vv", &[("a", TEXT)]),
+        (OPAQUE_VIEW, "public", "ov", &[("a", TEXT), ("b", INT4)]),
+        (STATS, "pg_catalog", "pg_stats", &[("tablename", TEXT), ("most_common_vals", 2277)]),
+    ];
+    let views = [
+        (PLAIN_VIEW, "SELECT users.id, upper(users.password) AS pw, count(*) OVER () AS n FROM public.users"),
+        (DEEP_VIEW, "WITH q AS (SELECT users.id, users.password FROM public.users) SELECT q.id, q.password AS x FROM q"),
+        (ROW_VIEW, "SELECT (u.*)::text AS t, u.id FROM public.users u"),
+        (VIEW_OF_VIEW, "SELECT v.pw AS a FROM public.v"),
+        (OPAQUE_VIEW, "SELECT app.f() AS a, orders.id AS b FROM public.orders"),
+    ];
+    let oid = |oid: u32| oid.to_string();
+    let columns = relations.iter().flat_map(|(table, _, _, columns)| {
+        columns.iter().enumerate().map(|(index, (name, kind))| row([&oid(*table), &(index + 1).to_string(), name, &oid(*kind)]))
+    });
+    Catalog::from_rows(vec![
+        vec![],
+        relations.iter().map(|(table, schema, name, _)| row([&oid(*table), schema, name])).collect(),
+        columns.collect(),
+        vec![row([&oid(KIDS), &oid(USERS)])],
+        views.iter().map(|(view, query)| row([&oid(*view), query])).collect(),
+        vec![row([&oid(USERS_ROW), &oid(USERS), "0", "0", "0"]), row([&oid(USERS_ROWS), "0", &oid(USERS_ROW), "0", "0"])],
+        ["upper", "count", "now", "row_to_json"].iter().map(|name| row(["known", name])).chain([row(["opaque", "f"])]).collect(),
+    ])
+    .unwrap()
+}
+
+fn glob(text: &str) -> Glob {
+    Glob { text: text.into(), matcher: globset::Glob::new(text).unwrap().compile_matcher() }
+}
+
+fn mask(name: &str, schema: &str, table: &str, column: &str, with: MaskWith) -> Mask {
+    let pattern = ColumnPattern { text: "pattern".into(), schema: glob(schema), table: glob(table), column: glob(column) };
+    Mask { name: name.into(), columns: vec![pattern], json_keys: vec![], headers: vec![], with }
+}
+
+fn set() -> MaskSet {
+    let masks = [
+        mask("p/pw", "*", "users", "password", MaskWith::Redact),
+        mask("p/mail", "public", "users", "email", MaskWith::KeepDomain),
+    ];
+    MaskSet::new(masks.iter())
+}
+
+fn field(name: &str, table_oid: u32, attribute: i16, type_oid: u32) -> FieldDescription {
+    FieldDescription {
+        name: Bytes::copy_from_slice(name.as_bytes()),
+        table_oid,
+        attribute,
+        type_oid,
+        type_size: -1,
+        type_modifier: -1,
+        format: 0,
+    }
+}
+
+/// Which outputs of the statement are masked.
+fn masked(sql: &str, fields: &[FieldDescription]) -> Vec<usize> {
+    let (set, catalog) = (set(), catalog());
+    let mentions = sql::read(sql.as_bytes()).mentions;
+    let mut plan = RowPlan::new(&set, fields, Some(&mentions), &catalog);
+    let mut out = BytesMut::new();
+    let values = vec![Some(&b"some value"[..]); fields.len()];
+    plan.mask_row(&data_row(&values), &[], &mut out).unwrap();
+    plan.masked_ordinals()
+}
+
+fn data_row(values: &[Option<&[u8]>]) -> BytesMut {
+    let mut body = BytesMut::new();
+    body.put_i16(i16::try_from(values.len()).unwrap());
+    for value in values {
+        match value {
+            None => body.put_i32(-1),
+            Some(value) => {
+                body.put_i32(i32::try_from(value.len()).unwrap());
+                body.put_slice(value);
+            }
+        }
+    }
+    body
+}
+
+macro_rules! masks {
+    ($($name:ident: $sql:expr, [$(($field:expr, $table:expr, $attribute:expr, $type:expr)),*] => [$($ordinal:expr),*];)+) => {
+        $(#[test]
+        fn $name() {
+            let expected: Vec<usize> = vec![$($ordinal),*];
+            assert_eq!(masked($sql, &[$(field($field, $table, $attribute, $type)),*]), expected);
+        })+
+    };
+}
+
+masks! {
+    by_origin: "select id, password from users", [("id", USERS, 1, INT4), ("password", USERS, 3, TEXT)] => [1];
+    by_origin_under_an_alias: "select password x from users", [("x", USERS, 3, TEXT)] => [0];
+    by_origin_of_a_child: "select extra, password from kids", [("extra", KIDS, 1, INT4), ("password", KIDS, 2, TEXT)] => [1];
+    not_other_tables: "select id, email from orders", [("id", ORDERS, 1, INT4), ("email", ORDERS, 2, TEXT)] => [];
+    by_name_where_the_table_is_mentioned: "select u.id as password from users u", [("password", USERS, 1, INT4)] => [0];
+    by_name_not_where_it_is_not: "select id as password from orders", [("password", ORDERS, 1, INT4)] => [];
+    whole_row: "select u from users u", [("u", USERS, 0, USERS_ROW)] => [0];
+    whole_row_in_an_expression: "select row_to_json(u) from users u", [("row_to_json", 0, 0, 114)] => [0];
+    whole_row_by_functional_notation: "select u.row_to_json from users u", [("row_to_json", 0, 0, 114)] => [0];
+    row_type_of_no_origin: "select upper('x')", [("upper", 0, 0, USERS_ROW)] => [0];
+    array_of_row_type: "select upper('x')", [("upper", 0, 0, USERS_ROWS)] => [0];
+    expression: "select id, upper(password) from users", [("id", USERS, 1, INT4), ("upper", 0, 0, TEXT)] => [1];
+    expression_with_another_type: "select password::int from users", [("password", 0, 0, INT4)] => [0];
+    expression_of_another_column: "select upper(id) from users", [("upper", 0, 0, TEXT)] => [];
+    condition_does_not_mask: "select count(*) from users where email = $1", [("count", 0, 0, INT8)] => [];
+    expression_of_another_table: "select upper(o.email) from users u join orders o using (id)", [("upper", 0, 0, TEXT)] => [];
+    expression_of_its_table: "select upper(u.email) from users u join orders o using (id)", [("upper", 0, 0, TEXT)] => [0];
+    expression_before_a_star: "select upper(id), * from users",
+        [("upper", 0, 0, TEXT), ("id", USERS, 1, INT4), ("email", USERS, 2, TEXT), ("password", USERS, 3, TEXT)] => [2, 3];
+    expression_behind_a_star: "select o.*, upper(password) from orders o, users",
+        [("id", ORDERS, 1, INT4), ("x", ORDERS, 2, TEXT), ("upper", 0, 0, TEXT)] => [2];
+    union: "select password from users union select 'x'", [("password", 0, 0, TEXT)] => [0];
+    union_under_an_alias: "select password x from users union all select 'x'", [("x", 0, 0, TEXT)] => [0];
+    union_of_stars: "select * from users union select 1, 'x', 'y'", [("a", 0, 0, INT4), ("b", 0, 0, TEXT), ("c", 0, 0, TEXT)] => [0, 1, 2];
+    scalar_subquery: "select (select password from users limit 1) x", [("x", 0, 0, TEXT)] => [0];
+    subquery_expression: "select upper(p) from (select password p from users) q", [("upper", 0, 0, TEXT)] => [0];
+    subquery_star_with_aliases: "select upper(c) from (select * from users) q(a, b, c)", [("upper", 0, 0, TEXT)] => [0];
+    table_alias_with_columns: "select upper(z) from users u(x, y, z)", [("upper", 0, 0, TEXT)] => [0];
+    full_join_using: "select password from users a full join users b using (password)", [("password", 0, 0, TEXT)] => [0];
+    returning: "update users set id = 1 where id = 2 returning password || 'x' as y, id", [("y", 0, 0, TEXT), ("id", USERS, 1, INT4)] => [0];
+    view_column: "select id, pw, n from v", [("id", PLAIN_VIEW, 1, INT4), ("pw", PLAIN_VIEW, 2, TEXT), ("n", PLAIN_VIEW, 3, INT8)] => [1];
+    view_column_in_an_expression: "select upper(pw) from v", [("upper", 0, 0, TEXT)] => [0];
+    deep_view: "select id, x from deep", [("id", DEEP_VIEW, 1, INT4), ("x", DEEP_VIEW, 2, TEXT)] => [1];
+    view_of_whole_rows: "select t, id from rowview", [("t", ROW_VIEW, 1, TEXT), ("id", ROW_VIEW, 2, INT4)] => [0];
+    view_of_a_view: "select a from vv", [("a", VIEW_OF_VIEW, 1, TEXT)] => [0];
+    view_of_an_opaque_function: "select a, b from ov", [("a", OPAQUE_VIEW, 1, TEXT), ("b", OPAQUE_VIEW, 2, INT4)] => [0];
+    opaque_function: "select app.f(), 1", [("f", 0, 0, TEXT), ("one", 0, 0, INT4)] => [0];
+    unknown_function: "select made_since()", [("made_since", 0, 0, TEXT)] => [0];
+    known_function: "select now(), upper('x')", [("now", 0, 0, 1184), ("upper", 0, 0, TEXT)] => [];
+    execute: "execute p", [("a", 0, 0, TEXT), ("id", ORDERS, 1, INT4), ("password", USERS, 3, TEXT)] => [0, 2];
+    fetch: "fetch all from c", [("x", 0, 0, TEXT)] => [0];
+    unreadable: "do $$begin end$$", [("x", 0, 0, TEXT), ("n", 0, 0, INT4)] => [0];
+    explain: "explain select * from users where email = 'x'", [("QUERY PLAN", 0, 0, TEXT)] => [];
+    table_newer_than_the_catalog: "select a from fresh", [("a", 999, 1, TEXT)] => [0];
+    column_newer_than_the_catalog: "select a from orders", [("a", ORDERS, 9, TEXT)] => [0];
+    system_column: "select ctid from users", [("ctid", USERS, -1, 27)] => [];
+    statistics: "select tablename, most_common_vals from pg_stats", [("tablename", STATS, 1, TEXT), ("most_common_vals", STATS, 2, 2277)] => [1];
+}
+
+#[test]
+fn without_a_statement_every_text_is_masked() {
+    let (set, catalog) = (set(), catalog());
+    let fields = [field("a", 0, 0, TEXT), field("n", 0, 0, INT4), field("id", ORDERS, 1, INT4)];
+    assert_eq!(RowPlan::new(&set, &fields, None, &catalog).masked_ordinals(), [0]);
+}
+
+#[test]
+fn without_masks_nothing_is_planned() {
+    let none = MaskSet::new([].iter());
+    assert!(none.is_empty());
+    assert!(RowPlan::new(&none, &[field("password", USERS, 3, TEXT)], None, &catalog()).is_noop());
+    assert!(!none.touches(&Mentions::unknown(), &catalog()));
+}
+
+#[test]
+fn touches_tables_with_masked_columns() {
+    let (set, catalog) = (set(), catalog());
+    let touches = |sql: &str| set.touches(&sql::read(sql.as_bytes()).mentions, &catalog);
+    for sql in [
+        "copy users to stdout",
+        "select id from public.users",
+        "select 1 from v",
+        "select f()",
+        "insert into kids values (1)",
+        "execute p",
+    ] {
+        assert!(touches(sql), "{sql}");
+    }
+    for sql in ["copy orders to stdout", "select 1", "select upper('x') from orders", "begin"] {
+        assert!(!touches(sql), "{sql}");
+    }
+}
+
+#[test]
+fn launders_what_is_stored_elsewhere() {
+    let (set, catalog) = (set(), catalog());
+    let launders = |sql: &str| set.launders(&sql::read(sql.as_bytes()).mentions, &catalog);
+    for sql in [
+        "create table t as select password as harmless from users",
+        "select * into t from users",
+        "insert into orders select id, password from users",
+        "update orders set email = (select password from users)",
+        "select set_config('my.x', password, false) from users",
+        "copy users to '/tmp/x'",
+    ] {
+        assert!(launders(sql), "{sql}");
+    }
+    for sql in [
+        "create table t as select id from users",
+        "insert into users values (1, 'a', 'b')",
+        "update users set password = $1 where email = $2",
+    ] {
+        assert!(!launders(sql), "{sql}");
+    }
+}
+
+fn plan() -> RowPlan {
+    let fields = [
+        field("id", USERS, 1, INT4),
+        field("email", USERS, 2, TEXT),
+        field("password", USERS, 3, TEXT),
+        field("n", USERS, 1, INT4),
+    ];
+    let mentions = sql::read(b"select id, email, password, id n from users").mentions;
+    RowPlan::new(&set(), &fields, Some(&mentions), &catalog())
+}
+
+#[test]
+fn masks_a_row_in_text() {
+    let (mut plan, mut out) = (plan(), BytesMut::new());
+    let body = data_row(&[Some(b"1"), Some(b"ann@x.io"), Some(b"hunter2"), None]);
+    plan.mask_row(&body, &[], &mut out).unwrap();
+    assert_eq!(out, data_row(&[Some(b"1"), Some(b"***@x.io"), Some(b"***"), None]));
+    plan.mask_row(&data_row(&[None, None, Some(b""), Some(b"4")]), &[0], &mut BytesMut::new()).unwrap();
+    assert_eq!(plan.counts().collect::<Vec<_>>(), [("p/mail", "email", 1), ("p/pw", "password", 2)]);
+}
+
+#[test]
+fn masks_a_row_in_binary() {
+    let (mut plan, mut out) = (plan(), BytesMut::new());
+    let body = data_row(&[Some(&[0, 0, 0, 1]), Some(b"ann@x.io"), Some(b"hunter2"), Some(&[0, 0, 0, 2])]);
+    plan.mask_row(&body, &[1], &mut out).unwrap();
+    assert_eq!(out, data_row(&[Some(&[0, 0, 0, 1]), Some(b"***@x.io"), Some(b"***"), Some(&[0, 0, 0, 2])]));
+    let each = [1, 0, 1, 0];
+    assert!(plan.mask_row(&body, &each, &mut BytesMut::new()).is_ok());
+}
+
+#[test]
+fn malformed_rows_are_refused() {
+    let body = data_row(&[Some(b"1"), Some(b"ann@x.io"), Some(b"hunter2"), None]);
+    let refused = |body: &[u8], formats: &[u16]| plan().mask_row(body, formats, &mut BytesMut::new()).is_err();
+    for len in 0..body.len() {
+        assert!(refused(&body[..len], &[]), "cut at {len}");
+    }
+    assert!(refused(&[&body[..], b"x"].concat(), &[]));
+    assert!(refused(&data_row(&[None, None, None]), &[]));
+    assert!(refused(&data_row(&[None; 5]), &[]));
+    assert!(refused(&[0xff, 0xff], &[]));
+    assert!(refused(&[&[0, 4][..], &(-2_i32).to_be_bytes(), &[0; 12]].concat(), &[]));
+    assert!(refused(&[&[0, 4][..], &i32::MAX.to_be_bytes(), &[0; 12]].concat(), &[]));
+    assert!(refused(&body, &[0, 0]));
+    assert!(refused(&body, &[2]));
+}
+
+#[test]
+fn random_rows_never_panic() {
+    use rand::{Rng, SeedableRng, rngs::StdRng};
+    let mut random = StdRng::seed_from_u64(7);
+    let golden = data_row(&[Some(b"1"), Some(b"ann@x.io"), Some(b"hunter2"), None]);
+    for _ in 0..20_000 {
+        let mut body = golden.to_vec();
+        for _ in 0..random.random_range(1..4) {
+            let at = random.random_range(0..body.len());
+            body[at] = random.random();
+        }
+        let mut out = BytesMut::new();
+        if plan_shared(&body, &mut out).is_ok() {
+            assert!(!out.windows(7).any(|window| window == b"hunter2"));
+        }
+    }
+}
+
+fn plan_shared(body: &[u8], out: &mut BytesMut) -> Result<(), weir_wire::WireError> {
+    thread_local!(static PLAN: std::cell::RefCell<RowPlan> = std::cell::RefCell::new(plan()));
+    PLAN.with_borrow_mut(|plan| plan.mask_row(body, &[], out))
+}
+
+#[test]
+fn catalog_rows_of_another_shape_are_refused() {
+    assert!(Catalog::from_rows(vec![]).is_err());
+    let with = |rows| Catalog::from_rows(vec![vec![], vec![rows], vec![], vec![], vec![], vec![], vec![]]);
+    assert!(with(row(["1", "public"])).is_err());
+    assert!(with(row(["x", "public", "t"])).is_err());
+    assert!(with(vec![None, None, None]).is_err());
+    assert!(with(row(["1", "public", "t"])).unwrap().knows(1));
+}

@@ -17,11 +17,13 @@ pub(super) const TEXT_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Up to this length the text itself bounds the tree: every level costs at least one byte. Parsed on the spot, not measured.
 const INLINE_BYTES_MAX: usize = 400;
 /// Deeper trees leave the caller's stack (2 MiB on a runtime's worker).
-const INLINE_NESTING_MAX: u32 = 400;
+const INLINE_NESTING_MAX: u32 = 150;
 /// Deeper trees are not read. Chains of operators nest as well: `1+1+1` has depth 2.
 const NESTING_MAX: u32 = 10_000;
 /// More tokens are not read: a node of the decoded tree takes some 300 bytes.
 const TOKENS_MAX: usize = 1_000_000;
+/// The lexer takes a run of operator characters apart in quadratic time: the squares of all runs' lengths together.
+const OPERATOR_WORK_MAX: u64 = 10_000_000;
 /// Larger texts are read one at a time, to bound memory.
 const CROWD_TOKENS_MAX: usize = 50_000;
 /// For `NESTING_MAX` levels of an unoptimised build. Only touched pages are ever backed by memory.
@@ -44,6 +46,9 @@ pub(super) fn within_limits<T: Send>(sql: &str, parse: impl FnOnce() -> T + Send
     }
     if sql.len() > TEXT_BYTES_MAX {
         return Err(Unfit::Unreadable(format!("the text is longer than {TEXT_BYTES_MAX} bytes")));
+    }
+    if operator_work(sql) > OPERATOR_WORK_MAX {
+        return Err(Unfit::Unreadable("the text holds too long runs of operators".to_owned()));
     }
     // One token can be a whole megabyte, and a megabyte can be a million tokens: only the lexer knows.
     let crowd = (sql.len() > CROWD_TOKENS_MAX).then(|| LARGE.lock().unwrap_or_else(PoisonError::into_inner));
@@ -74,6 +79,16 @@ fn on_deep_stack<T: Send>(parse: impl FnOnce() -> T + Send) -> Result<T, Unfit> 
             Err(_) => Err(Unfit::Unreadable("no thread could be started for a deeply nested text".to_owned())),
         }
     })
+}
+
+fn operator_work(sql: &str) -> u64 {
+    let (mut work, mut run) = (0_u64, 0_u64);
+    for byte in sql.bytes() {
+        run = if b"~!@#^&|`?+-*/%<>=".contains(&byte) { run + 1 } else { 0 };
+        // 1 + 3 + 5 and so on are the squares.
+        work += (2 * run).saturating_sub(1);
+    }
+    work
 }
 
 /// True if the text holds no token but comments and semicolons.

@@ -287,6 +287,9 @@ fn copy<'a>(walk: &mut Walk<'a>, node: N<'a>, copy: &'a CopyStmt) {
     walk.effects(outside.as_slice());
     if outside.is_some() && !copy.is_from {
         walk.store(node);
+        if copy.relation.is_some() {
+            walk.store_whole_rows();
+        }
     }
     if copy.is_from {
         walk.effects(&[Insert]);
@@ -479,6 +482,7 @@ fn change<'a>(walk: &mut Walk<'a>, node: N<'a>) -> bool {
             write_and_descend(walk, node, None, alter.relation.as_ref(), kind_of(alter.objtype()));
         }
         N::AlterTableCmd(command) => alter_table(walk, node, command),
+        N::PartitionCmd(command) => write_and_descend(walk, node, None, command.name.as_ref(), ObjectKind::Table),
         N::RenameStmt(rename) => {
             let kind = kind_of(rename.rename_type());
             walk.effects(&[Alter]);

@@ -240,6 +240,11 @@ impl<'a> Walk<'a> {
         self.findings.mentions.stored.extend(reads);
     }
 
+    /// Every column of the mentioned relations is written elsewhere.
+    pub(super) fn store_whole_rows(&mut self) {
+        self.findings.mentions.stored.stars = true;
+    }
+
     pub(super) fn opaque(&mut self) {
         self.findings.mentions.reads.opaque = true;
     }
@@ -277,7 +282,7 @@ impl<'a> Walk<'a> {
         if *name == "set_config" {
             self.set_config(call);
         }
-        if *name == "current_setting" && !call.args.first().and_then(literal).is_some_and(|name| !name.contains('.')) {
+        if *name == "current_setting" && call.args.first().and_then(literal).is_none_or(|name| name.contains('.')) {
             self.opaque();
         }
         if matches!(*name, "pg_notify" | "set_config") || name.starts_with("lo_") || name.starts_with("dblink") {
