@@ -18,9 +18,9 @@ fn fails_closed_when_the_credentials_file_is_missing() -> Result<()> {
     ensure!(session.iter().any(|entry| entry.text("reason") == "credential-unavailable"), "{session:?}");
     let id = session.first().and_then(|entry| entry.session()).unwrap_or("no session").to_owned();
     ensure_contains(&seen.stderr, &id)?;
-    fs::write(scene.secret_file("postgres"), scene.db()?.password())?;
-    scene.psql("select 1")?.require_success()?;
-    Ok(())
+    scene.scratch.secret("postgres", scene.db()?.password())?;
+    let works = || scene.psql("select 1").is_ok_and(|seen| seen.success());
+    e2e::wait_until("the file that came back is read", Duration::from_secs(20), works)
 }
 
 #[test]
@@ -132,7 +132,8 @@ struct Tmpfs {
 
 impl Tmpfs {
     fn mount(at: PathBuf, size: &str) -> Result<Self> {
-        let status = Command::new("mount").args(["-t", "tmpfs", "-o", &format!("size={size},mode=0700"), "tmpfs"]).arg(&at).status()?;
+        let status =
+            Command::new("mount").args(["-t", "tmpfs", "-o", &format!("size={size},mode=700"), "tmpfs"]).arg(&at).status()?;
         ensure!(status.success(), "mount a tmpfs at {}", at.display());
         Ok(Self { at })
     }

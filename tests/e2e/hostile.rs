@@ -12,7 +12,7 @@ const GROWTH_BYTES_MAX: u64 = 400 << 20;
 
 fn hostile() -> Result<(Scene, Agent)> {
     let scene = Scene::with_postgres()?;
-    let agent = scene.agent_with(&scene.postgres_policy(crate::NO_DROP), &["--handshake-timeout", "2s"])?;
+    let agent = scene.agent_with(&scene.postgres_policy(crate::NO_DROP), &["--handshake-timeout", "2"])?;
     scene.psql("select 1")?.require_success()?;
     Ok((scene, agent))
 }
@@ -150,7 +150,7 @@ fn hostile_http_is_refused_and_never_smuggled() -> Result<()> {
     let scene = Scene::with_api()?;
     let agent = scene.agent_with(
         &scene.api_policy("{mode: off}", "", "  rules:\n    - {name: no-admin, deny: {paths: [\"/v1/admin/**\"]}}\n"),
-        &["--handshake-timeout", "2s"],
+        &["--handshake-timeout", "2"],
     )?;
     let port = scene.http()?.port().to_string();
     let program = "import socket, sys\n\

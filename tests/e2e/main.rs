@@ -17,7 +17,7 @@ mod protocol;
 mod run;
 mod servers;
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use e2e::{SERVER_V4, Scene, Seen};
 
 /// Rules that most stories share.
@@ -43,6 +43,7 @@ fn ensure_contains(text: &str, wanted: &str) -> Result<()> {
 
 /// Says what was seen when a text is there.
 fn ensure_lacks(text: &str, unwanted: &str) -> Result<()> {
-    ensure!(!text.contains(unwanted), "expected no {unwanted:?} in:\n{text}");
-    Ok(())
+    let Some(at) = text.find(unwanted) else { return Ok(()) };
+    let around: String = text.chars().skip(text[..at].chars().count().saturating_sub(200)).take(400).collect();
+    bail!("expected no {unwanted:?}, found at byte {at}: ...{around}...")
 }

@@ -3,7 +3,7 @@
 use std::fs;
 
 use anyhow::{Result, ensure};
-use e2e::{Scene, Scratch, wait_until, weir};
+use e2e::{PostgresOptions, Scene, Scratch, wait_until, weir};
 
 use crate::{NO_DROP, ensure_contains, ensure_lacks};
 
@@ -169,7 +169,11 @@ fn a_destination_that_nobody_named_passes_untouched_where_the_policy_allows() ->
 
 #[test]
 fn a_name_in_hosts_is_resolved_by_the_agent() -> Result<()> {
-    let scene = Scene::with_postgres()?;
+    let mut scene = Scene::empty()?;
+    // Not every machine's `localhost` has an IPv6 address.
+    let settings = "listen_addresses = '127.0.0.1'\n".to_owned();
+    let tls = Some(scene.authority.leaf("named", &["localhost"], &[])?);
+    scene.start_postgres(&PostgresOptions { settings, tls, ..PostgresOptions::default() })?;
     let named = scene.postgres_policy("").replacen("hosts: [127.0.0.5, \"::1\"]", "hosts: [localhost]", 1);
     let _agent = scene.agent(&named)?;
     let seen = scene.psql_at("127.0.0.1", "sslmode=disable", &["select current_user"])?.require_success()?;

@@ -102,7 +102,7 @@ fn fuzz_targets() -> Result<()> {
     let triple = host_triple()?;
     let target = project::target().join("fuzz");
     let mut build = cargo();
-    build.args(["build", "--release", "--target", &triple, "--manifest-path"]).arg(&manifest);
+    build.args(["build", "--locked", "--release", "--target", &triple, "--manifest-path"]).arg(&manifest);
     build.env("RUSTFLAGS", FUZZ_FLAGS).env("CARGO_TARGET_DIR", &target);
     project::run(&mut build)?;
     let text = fs::read_to_string(&manifest).with_context(|| format!("read {}", manifest.display()))?;

@@ -52,7 +52,8 @@ const LAYERS: &[Layer] = &[
         ],
         must_not_say: NO_KERNEL,
     },
-    Layer { prefix: "tls", may_use: &["flow", "policy"], must_not_say: NO_KERNEL },
+    // What a conversation is told about a leg that was made secure.
+    Layer { prefix: "tls", may_use: &["flow", "policy", "protocol::TlsFacts"], must_not_say: NO_KERNEL },
 ];
 
 /// These wire the parts together, and may use everything.

@@ -53,7 +53,7 @@ fn untested_policies(file: &File) -> Vec<Finding> {
     for document in file.text.split("\n---") {
         let says =
             |wanted: &str| document.lines().any(|given| given.trim_end() == wanted || given.trim_end().starts_with(wanted));
-        if says("kind: Policy") && !document.lines().any(|given| given.trim() == "tests:") {
+        if says("kind: Policy") && !document.lines().any(|given| given.trim_start().starts_with("tests:")) {
             findings.push(Finding::new(file, line, "a policy without `tests:`"));
         }
         line += document.lines().count().max(1);
