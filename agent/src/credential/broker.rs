@@ -10,9 +10,12 @@ use hmac::{Hmac, Mac};
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
-use super::{Secret, source};
 use tracing::warn;
 
+use super::{
+    Secret,
+    source::{self, Stamp},
+};
 use crate::{
     mask::KnownSecrets,
     policy::{
@@ -126,12 +129,14 @@ impl Broker {
 
     async fn pin(&self, spec: &CredentialSpec) -> Result<Arc<Pin>, CredentialError> {
         let slot = self.slot(Key::of(spec));
-        if let Some(answer) = slot.fresh() {
+        // A file that was replaced, removed or opened to others since is read again at once.
+        let stamps = stamps(spec);
+        if let Some(answer) = slot.fresh(&stamps) {
             return answer;
         }
         // One reads, the others wait for its answer; if it is cancelled, the next one reads.
         let _flight = slot.flight.lock().await;
-        if let Some(answer) = slot.fresh() {
+        if let Some(answer) = slot.fresh(&stamps) {
             return answer;
         }
         let pin = self.read(spec).await.map(Arc::new);
@@ -141,7 +146,7 @@ impl Broker {
             // Looking at a file again costs nothing, and whoever has just put it there expects it to be seen.
             Err(_) => Duration::ZERO,
         };
-        *lock(&slot.answer) = Some(Answer { pin: pin.clone(), until: Instant::now() + time });
+        *lock(&slot.answer) = Some(Answer { pin: pin.clone(), until: Instant::now() + time, stamps });
         pin
     }
 
@@ -149,7 +154,7 @@ impl Broker {
         let mut slots = lock(&self.slots);
         if slots.len() >= SLOTS_MAX {
             // Reloads leave old declarations behind. Whoever reads just now keeps its slot alive.
-            slots.retain(|_, slot| slot.fresh().is_some());
+            slots.retain(|_, slot| lock(&slot.answer).as_ref().is_some_and(|answer| answer.until > Instant::now()));
         }
         Arc::clone(slots.entry(key).or_default())
     }
@@ -232,13 +237,25 @@ struct Slot {
 struct Answer {
     pin: Result<Arc<Pin>, CredentialError>,
     until: Instant,
+    /// Of the source files, taken before they were read.
+    stamps: Stamps,
+}
+
+type Stamps = [Option<Stamp>; 3];
+
+fn stamps(spec: &CredentialSpec) -> Stamps {
+    let user = match &spec.user {
+        Some(Value::From(source)) => Some(source),
+        Some(Value::Literal(_)) | None => None,
+    };
+    [user, spec.password.as_ref(), spec.token.as_ref()].map(|source| source.and_then(source::stamp))
 }
 
 impl Slot {
-    fn fresh(&self) -> Option<Result<Arc<Pin>, CredentialError>> {
+    fn fresh(&self, stamps: &Stamps) -> Option<Result<Arc<Pin>, CredentialError>> {
         // What is too old is forgotten at once: the value lives on in sessions only.
         let mut answer = lock(&self.answer);
-        answer.take_if(|answer| answer.until <= Instant::now());
+        answer.take_if(|answer| answer.until <= Instant::now() || answer.stamps != *stamps);
         answer.as_ref().map(|answer| answer.pin.clone())
     }
 }

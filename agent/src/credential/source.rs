@@ -58,6 +58,35 @@ async fn read_value(source: &SecretSource) -> Result<Value, String> {
     }
 }
 
+/// What a file looks like from outside: when it changes, the secret in it may have changed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct Stamp {
+    device: u64,
+    inode: u64,
+    bytes: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+    mode: u32,
+}
+
+/// The stamp of a file source; `None` for sources that are not files, and for files that are not there.
+pub(super) fn stamp(source: &SecretSource) -> Option<Stamp> {
+    let path = match source {
+        SecretSource::File(path) => path.clone(),
+        SecretSource::Systemd(name) => systemd_path(Path::new(&std::env::var_os("CREDENTIALS_DIRECTORY")?), name).ok()?,
+        SecretSource::Env(_) | SecretSource::Exec(_) => return None,
+    };
+    let found = std::fs::metadata(path).ok()?;
+    Some(Stamp {
+        device: found.dev(),
+        inode: found.ino(),
+        bytes: found.size(),
+        modified: (found.mtime(), found.mtime_nsec()),
+        changed: (found.ctime(), found.ctime_nsec()),
+        mode: found.mode(),
+    })
+}
+
 pub(super) fn describe(source: &SecretSource) -> (&'static str, String) {
     match source {
         SecretSource::Env(name) => ("env", name.clone()),

@@ -22,7 +22,13 @@ use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
     certificate_path: PathBuf,
-    leaves: Mutex<HashMap<Vec<String>, (SystemTime, Arc<ServerConfig>)>>,
+    leaves: Mutex<HashMap<Vec<String>, Leaf>>,
+}
+
+/// A leaf ready to serve.
+struct Leaf {
+    made: SystemTime,
+    config: Arc<ServerConfig>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -66,16 +72,16 @@ impl Authority {
         subject_names.push(address.to_string());
         let now = SystemTime::now();
         let mut leaves = self.leaves.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((made, config)) = leaves.get(&subject_names)
-            && now.duration_since(*made).is_ok_and(|age| age < LEAF_REUSE_MAX)
+        if let Some(leaf) = leaves.get(&subject_names)
+            && now.duration_since(leaf.made).is_ok_and(|age| age < LEAF_REUSE_MAX)
         {
-            return Ok(Arc::clone(config));
+            return Ok(Arc::clone(&leaf.config));
         }
         let config = Arc::new(self.make_leaf(&subject_names)?);
         if leaves.len() >= LEAVES_MAX {
             leaves.clear();
         }
-        leaves.insert(subject_names, (now, Arc::clone(&config)));
+        leaves.insert(subject_names, Leaf { made: now, config: Arc::clone(&config) });
         Ok(config)
     }
 
