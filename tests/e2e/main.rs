@@ -7,7 +7,6 @@ mod hostile;
 mod http;
 mod http_guard;
 mod journal;
-#[expect(clippy::expect_used, clippy::unwrap_used, reason = "helpers of tests: a panic says where, and fails the test")]
 mod kernel;
 mod lifecycle;
 mod login;

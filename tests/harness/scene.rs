@@ -23,7 +23,24 @@ pub struct Scene {
     pub places: Places,
     pub workload: Cgroup,
     pub top: Cgroup,
+    _pins: Pins,
     pub scratch: Scratch,
+}
+
+/// What agents pinned and a kill left behind: removed when the stage is, by the path that the agent's log names.
+#[derive(Debug)]
+struct Pins {
+    log: PathBuf,
+}
+
+impl Drop for Pins {
+    fn drop(&mut self) {
+        let log = fs::read_to_string(&self.log).unwrap_or_default();
+        let paths = log.split_whitespace().filter_map(|word| word.strip_prefix("pins=/"));
+        for path in paths.map(|path| PathBuf::from("/").join(path)).filter(|path| path.starts_with("/sys/fs/bpf")) {
+            let _ = fs::remove_dir_all(path);
+        }
+    }
 }
 
 impl Scene {
@@ -43,7 +60,8 @@ impl Scene {
             top_cgroup: top.directory().to_owned(),
         };
         let authority = Authority::new(&scratch.directory("tls")?, "servers")?;
-        Ok(Self { postgres: None, api: None, authority, places, workload, top, scratch })
+        let pins = Pins { log: places.log.clone() };
+        Ok(Self { postgres: None, api: None, authority, places, workload, top, _pins: pins, scratch })
     }
 
     /// A stage with a PostgreSQL that speaks TLS with a certificate of `authority`.
