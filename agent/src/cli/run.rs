@@ -6,15 +6,19 @@ use std::{
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{self, ExitStatus},
+    sync::Arc,
     time::Duration,
 };
 
-use rustix::process::{Pid, Signal, geteuid, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, geteuid, getrlimit, kill_process, setrlimit};
 use tokio::{
     process::{Child, Command},
     signal::unix::{SignalKind, signal},
     sync::mpsc,
 };
+
+use tracing::info;
+use weir_abi::sys::close_on_exec;
 
 use super::{Exit, output::complain};
 use crate::{
@@ -22,6 +26,7 @@ use crate::{
     config::{Config, Flags, OnStop, default_control, pin_dir, runtime_dir},
     control::{Answer, Ask, Client, ClientError},
     intercept::cgroup2_root,
+    journal::JournalError,
     telemetry,
 };
 
@@ -123,7 +128,7 @@ async fn with_running_agent(mut client: Client, args: &Args, name: &str) -> Resu
     let cgroup = RunCgroup::create(&status.top_cgroup)?;
     let ask = Ask::Enroll { name: name.to_owned(), cgroup: cgroup.workload.clone() };
     client.ask(&ask).map_err(refused)?;
-    let status = execute(&args.command, &cgroup.workload).await?;
+    let status = execute(&args.command, &cgroup.workload, getrlimit(Resource::Core)).await?;
     // The agent withdraws the workload when this connection closes.
     drop(client);
     Ok(status)
@@ -131,6 +136,8 @@ async fn with_running_agent(mut client: Client, args: &Args, name: &str) -> Resu
 
 async fn with_own_agent(args: Args, name: &str, cgroup2: &Path) -> Result<u8, Failure> {
     let cgroup = RunCgroup::create(args.flags.top_cgroup.as_deref().unwrap_or(cgroup2))?;
+    let core_limit = getrlimit(Resource::Core);
+    let named_journal = args.flags.journal.is_some();
     let mut config = Config::load(None, args.flags, Some(OnStop::Release))
         .map_err(|error| Failure::new(Exit::Usage, format!("run: {error}")))?;
     let instance = runtime_dir().join(format!("run-{}", process::id()));
@@ -139,9 +146,9 @@ async fn with_own_agent(args: Args, name: &str, cgroup2: &Path) -> Result<u8, Fa
     config.runtime_dir = instance.clone();
     config.observe = args.observe;
     config.top_cgroup = Some(config.top_cgroup.unwrap_or_else(|| cgroup.top.clone()));
-    let app = App::start(config).await?;
+    let app = start(config, named_journal).await?;
     app.enroll(name, &cgroup.workload).map_err(|error| Failure::new(Exit::Failed, format!("run: {error}")))?;
-    let status = execute(&args.command, &cgroup.workload).await;
+    let status = execute(&args.command, &cgroup.workload, core_limit).await;
     app.wait_idle(LAST_SESSIONS_TIMEOUT).await;
     // Processes that the command left behind stay refused: releasing the kernel programs would give them the open network.
     let abandoned = !cgroup.is_empty();
@@ -152,12 +159,29 @@ async fn with_own_agent(args: Args, name: &str, cgroup2: &Path) -> Result<u8, Fa
     status
 }
 
-/// Runs the command inside the cgroup and waits for it, passing signals on.
-async fn execute(command: &[OsString], cgroup: &Path) -> Result<u8, Failure> {
+/// Starts the agent of this run. When another run holds the journal of the host, this one keeps its own beside it, and says so.
+async fn start(mut config: Config, named_journal: bool) -> Result<Arc<App>, Failure> {
+    match App::start(config.clone()).await {
+        Err(StartError::Journal(JournalError::Locked { directory, pid })) if !named_journal => {
+            let mut own = config.journal.into_os_string();
+            own.push(format!("-run-{}", process::id()));
+            config.journal = PathBuf::from(own);
+            info!(journal = %config.journal.display(), "journal {directory} is in use by pid {pid}: this run has its own");
+            Ok(App::start(config).await?)
+        }
+        started => Ok(started?),
+    }
+}
+
+/// Runs the command inside the cgroup and waits for it, passing signals on. `core_limit` is the command's own: the agent's
+/// forbids core files.
+async fn execute(command: &[OsString], cgroup: &Path, core_limit: Rlimit) -> Result<u8, Failure> {
     let program = std::env::current_exe().map_err(|error| Failure::new(Exit::Host, format!("run: find weir itself: {error}")))?;
     let mut child = Command::new(program)
         .arg("__enter")
         .arg(cgroup)
+        .arg("--core-limit")
+        .arg(core_limit.current.map_or_else(|| "unlimited".to_owned(), |bytes| bytes.to_string()))
         .arg("--")
         .args(command)
         .spawn()
@@ -233,6 +257,9 @@ impl Drop for RunCgroup {
 #[derive(Debug, clap::Args)]
 pub struct EnterArgs {
     cgroup: PathBuf,
+    /// Soft limit of the command's core files, in bytes, or `unlimited`.
+    #[arg(long)]
+    core_limit: String,
     #[arg(trailing_var_arg = true, required = true)]
     command: Vec<OsString>,
 }
@@ -242,12 +269,30 @@ pub fn enter(args: EnterArgs) -> Exit {
     if let Err(error) = fs::write(args.cgroup.join("cgroup.procs"), "0") {
         return fail(Exit::Host, format!("run: enter {}: {error}", args.cgroup.display()));
     }
+    let limit = Rlimit { current: args.core_limit.parse().ok(), maximum: getrlimit(Resource::Core).maximum };
+    if let Err(error) = setrlimit(Resource::Core, limit) {
+        return fail(Exit::Host, format!("run: restore the limit of core files: {error}"));
+    }
+    keep_out_inherited_sockets();
     let Some((program, arguments)) = args.command.split_first() else {
         return fail(Exit::Usage, "run: no command");
     };
     let error = process::Command::new(program).args(arguments).exec();
     let code = if error.kind() == io::ErrorKind::NotFound { NOT_FOUND } else { NOT_EXECUTABLE };
     fail(Exit::Code(code), format!("run: {}: {error}", program.to_string_lossy()))
+}
+
+/// A socket that was made outside belongs to the outside for the kernel programs on this run's own cgroup: the command could
+/// connect it past them. Standard input, output and error stay.
+fn keep_out_inherited_sockets() {
+    let Ok(entries) = fs::read_dir("/proc/self/fd") else { return };
+    let numbers = entries.flatten().filter(|entry| {
+        fs::read_link(entry.path()).is_ok_and(|target| target.as_os_str().as_encoded_bytes().starts_with(b"socket:"))
+    });
+    let numbers = numbers.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    for fd in numbers.filter(|fd| *fd > 2).collect::<Vec<_>>() {
+        let _ = close_on_exec(fd);
+    }
 }
 
 fn fail(exit: Exit, message: impl std::fmt::Display) -> Exit {

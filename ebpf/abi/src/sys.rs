@@ -35,6 +35,16 @@ unsafe fn bpf<A>(command: i64, attr: &mut A) -> io::Result<i64> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
+/// Makes a descriptor of this process close at the next `execve`.
+///
+/// # Errors
+/// EBADF if there is no such descriptor.
+pub fn close_on_exec(fd: i32) -> io::Result<()> {
+    // SAFETY: F_SETFD takes no address; a number that is no descriptor is refused.
+    let result = unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 #[repr(C)]
 #[derive(Default)]
 struct ObjectAttr {
