@@ -25,7 +25,7 @@ use crate::{
     app::{App, StartError},
     config::{Config, Flags, OnStop, default_control, pin_dir, runtime_dir},
     control::{Answer, Ask, Client, ClientError},
-    intercept::cgroup2_root,
+    intercept::{cgroup2_root, remove_abandoned},
     journal::JournalError,
     telemetry,
 };
@@ -135,12 +135,13 @@ async fn with_running_agent(mut client: Client, args: &Args, name: &str) -> Resu
 }
 
 async fn with_own_agent(args: Args, name: &str, cgroup2: &Path) -> Result<u8, Failure> {
+    sweep(args.flags.top_cgroup.as_deref().unwrap_or(cgroup2));
     let cgroup = RunCgroup::create(args.flags.top_cgroup.as_deref().unwrap_or(cgroup2))?;
     let core_limit = getrlimit(Resource::Core);
     let named_journal = args.flags.journal.is_some();
     let mut config = Config::load(None, args.flags, Some(OnStop::Release))
         .map_err(|error| Failure::new(Exit::Usage, format!("run: {error}")))?;
-    let instance = runtime_dir().join(format!("run-{}", process::id()));
+    let instance = instance_dir(process::id());
     config.pin_dir = pin_dir(&instance);
     config.control = instance.join("control.sock");
     config.runtime_dir = instance.clone();
@@ -233,7 +234,7 @@ struct RunCgroup {
 
 impl RunCgroup {
     fn create(root: &Path) -> Result<Self, Failure> {
-        let top = root.join(format!("weir-run-{}", process::id()));
+        let top = root.join(format!("{CGROUP_PREFIX}{}", process::id()));
         let workload = top.join("workload");
         fs::create_dir_all(&workload)
             .map_err(|error| Failure::new(Exit::Host, format!("run: create the cgroup {}: {error}", workload.display())))?;
@@ -244,6 +245,31 @@ impl RunCgroup {
         let events = fs::read_to_string(self.top.join("cgroup.events"));
         events.is_ok_and(|events| events.lines().any(|line| line == "populated 0"))
     }
+}
+
+/// Cleans up after runs that were killed: their kernel programs go when no process of theirs is left to be refused.
+fn sweep(root: &Path) {
+    let Ok(entries) = fs::read_dir(root) else { return };
+    for entry in entries.flatten().take(SWEEP_MAX) {
+        let name = entry.file_name();
+        let pid = name.to_str().and_then(|name| name.strip_prefix(CGROUP_PREFIX)).and_then(|pid| pid.parse::<u32>().ok());
+        let Some(pid) = pid.filter(|pid| !Path::new("/proc").join(pid.to_string()).exists()) else { continue };
+        let abandoned = RunCgroup { workload: entry.path().join("workload"), top: entry.path() };
+        if abandoned.is_empty() {
+            let instance = instance_dir(pid);
+            if let Err(error) = remove_abandoned(&pin_dir(&instance)) {
+                info!(%error, pid, "cannot remove what a killed run left");
+                continue;
+            }
+            let _ = fs::remove_dir_all(&instance);
+            drop(abandoned);
+        }
+    }
+}
+
+/// Where one run's own agent keeps its control socket; its pins are named after it.
+fn instance_dir(pid: u32) -> PathBuf {
+    runtime_dir().join(format!("run-{pid}"))
 }
 
 impl Drop for RunCgroup {
@@ -302,6 +328,9 @@ fn fail(exit: Exit, message: impl std::fmt::Display) -> Exit {
 
 /// Sessions that outlive the command by a moment (a last message under way) may end by themselves.
 const LAST_SESSIONS_TIMEOUT: Duration = Duration::from_secs(2);
+const CGROUP_PREFIX: &str = "weir-run-";
+/// Entries of the hierarchy's root that a start looks at.
+const SWEEP_MAX: usize = 4096;
 const SIGNALS_MAX: usize = 16;
 /// As shells say it: command not found, and found but not executable.
 const NOT_FOUND: u8 = 127;

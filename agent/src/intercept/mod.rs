@@ -33,7 +33,7 @@ pub use designate::{Designator, Designators, Selector};
 pub use error::InterceptError;
 pub use interceptor::{Cgroups, HEARTBEAT_PERIOD, HEARTBEAT_TTL, InterceptConfig, Interceptor, Stats};
 pub use origins::{MapOrigins, Origins, TakenOrigin};
-pub use pins::{PIN_DIR_DEFAULT, PinState, is_bpffs, pin_directories};
+pub use pins::{PIN_DIR_DEFAULT, PinState, is_bpffs, pin_directories, remove_abandoned};
 pub use probe::{Feature, Finding, features};
 pub use programs::{OBJECT, ProgramSize, verify};
 pub use workload::Identities;

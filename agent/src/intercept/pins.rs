@@ -95,6 +95,14 @@ impl Pins {
     }
 }
 
+/// Removes what a dead agent pinned, when nothing that it protected lives any more: the caller has made sure of that.
+///
+/// # Errors
+/// `AlreadyRunning` if its agent lives.
+pub fn remove_abandoned(directory: &Path) -> Result<(), InterceptError> {
+    if directory.exists() { Pins::lock(directory)?.remove() } else { Ok(()) }
+}
+
 fn make_directory(path: &Path) -> Result<(), InterceptError> {
     match fs::DirBuilder::new().mode(0o700).create(path) {
         Err(cause) if cause.kind() != io::ErrorKind::AlreadyExists => Err(InterceptError::os("make", path, cause)),
