@@ -3,7 +3,7 @@
 use pg_query::{NodeRef as N, protobuf::CreateFunctionStmt};
 
 use super::{
-    super::walk::{Walk, node_of},
+    super::{nodes::node_of, walk::Walk},
     objects::named,
     options::{definitions, is_string},
 };

@@ -6,7 +6,7 @@ use pg_query::{
 };
 
 use super::{
-    super::walk::{Walk, node_of},
+    super::{nodes::node_of, walk::Walk},
     objects::{write_all_and_descend, write_and_descend},
 };
 use crate::flow::{

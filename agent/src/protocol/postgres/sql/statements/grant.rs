@@ -3,7 +3,7 @@
 use pg_query::{NodeRef as N, protobuf::GrantStmt};
 
 use super::{
-    super::walk::{Walk, node_of},
+    super::{nodes::node_of, walk::Walk},
     objects::{roles, target},
 };
 use crate::flow::{

@@ -15,10 +15,7 @@ mod upkeep;
 
 use pg_query::{NodeRef as N, protobuf::ExplainStmt};
 
-use super::{
-    Verb,
-    walk::{Walk, node_of},
-};
+use super::{Verb, nodes::node_of, walk::Walk};
 use options::{definitions, is_string};
 
 /// The verb of a statement that is not in the list.

@@ -9,7 +9,8 @@ use pg_query::{
 
 use super::super::{
     children::children,
-    walk::{UNKNOWN_NODE, Walk, node_of, strings},
+    nodes::{node_of, strings},
+    walk::{UNKNOWN_NODE, Walk},
 };
 use crate::flow::{Effect, ObjectKind};
 

@@ -6,8 +6,9 @@ use pg_query::{
 };
 
 use super::super::{
+    nodes::{literal, node_of},
     redact::SecretLiteral,
-    walk::{Walk, literal, node_of},
+    walk::Walk,
 };
 
 /// Marks the literals of options that hold a secret.
