@@ -52,6 +52,9 @@ impl Finding {
     }
 }
 
+/// What it means that something required is missing.
+const NO_INTERCEPTION: &str = "interception is not possible: weir does not start";
+
 const CGROUP_SOCK: u32 = 9;
 const SOCK_OPS: u32 = 13;
 const CGROUP_SOCK_ADDR: u32 = 18;
@@ -73,7 +76,28 @@ const HELPER_SET_RETVAL: i32 = 187;
 /// Tries everything. Loads tiny programs and makes maps, attaches none.
 #[must_use]
 pub fn features() -> Vec<Feature> {
-    let refuse = "interception is not possible: weir does not start";
+    let mut features = hooks();
+    features.extend(maps());
+    features.extend(helpers());
+    features.push(Feature {
+        name: "SO_NETNS_COOKIE",
+        needed_for: "taking the origin of a connection once",
+        found: netns_cookie(),
+        consequence: NO_INTERCEPTION,
+        required: true,
+    });
+    features.push(lsm());
+    features
+}
+
+fn hooks() -> Vec<Feature> {
+    let hook = |(name, needed_for, kind, attach)| Feature {
+        name,
+        needed_for,
+        found: Finding::of(program_load(kind, attach, &[Instruction::load(0, 1), Instruction::exit()])),
+        consequence: NO_INTERCEPTION,
+        required: true,
+    };
     let hooks = [
         ("connect hooks", "redirecting TCP", CGROUP_SOCK_ADDR, CONNECT4),
         ("connect hooks, IPv6", "redirecting TCP over IPv6", CGROUP_SOCK_ADDR, CONNECT6),
@@ -85,11 +109,15 @@ pub fn features() -> Vec<Feature> {
         ("socket release hook", "forgetting connections that failed", CGROUP_SOCK, SOCK_RELEASE),
         ("sock_ops", "finding the origin of a connection", SOCK_OPS, SOCK_OPS_ATTACH),
     ];
-    let hook = |(name, needed_for, kind, attach)| Feature {
+    hooks.into_iter().map(hook).collect()
+}
+
+fn maps() -> Vec<Feature> {
+    let map = |(name, needed_for, kind)| Feature {
         name,
         needed_for,
-        found: Finding::of(program_load(kind, attach, &[Instruction::load(0, 1), Instruction::exit()])),
-        consequence: refuse,
+        found: Finding::of(is_map_supported(kind).map_err(|error| error.io_error).and_then(supported)),
+        consequence: NO_INTERCEPTION,
         required: true,
     };
     let maps = [
@@ -98,59 +126,41 @@ pub fn features() -> Vec<Feature> {
         ("per-CPU arrays", "counters", MapType::PerCpuArray),
         ("socket storage", "the state of a socket", MapType::SkStorage),
     ];
-    let map = |(name, needed_for, kind)| Feature {
-        name,
-        needed_for,
-        found: Finding::of(is_map_supported(kind).map_err(|error| error.io_error).and_then(supported)),
-        consequence: refuse,
-        required: true,
+    maps.into_iter().map(map).collect()
+}
+
+fn helpers() -> [Feature; 3] {
+    let helper = |name, needed_for, id, consequence, required| {
+        let found = Finding::of(call(id));
+        Feature { name, needed_for, found, consequence, required }
     };
-    let mut features: Vec<Feature> = hooks.into_iter().map(hook).collect();
-    features.extend(maps.into_iter().map(map));
-    features.push(helper(
-        "network namespace cookie",
-        "knowing in which namespace a connection is made",
-        HELPER_NETNS_COOKIE,
-        refuse,
-        true,
-    ));
-    features.push(helper(
-        "ancestor cgroup id",
-        "matching workloads by the cgroups above them",
-        HELPER_ANCESTOR_CGROUP_ID,
-        refuse,
-        true,
-    ));
-    let plain = "refusals say EPERM instead of ECONNREFUSED";
-    features.push(helper("choice of errno", "refusing in words that clients understand", HELPER_SET_RETVAL, plain, false));
-    features.push(Feature {
-        name: "SO_NETNS_COOKIE",
-        needed_for: "taking the origin of a connection once",
-        found: netns_cookie(),
-        consequence: refuse,
-        required: true,
-    });
-    let tier = "the extra tier that refuses AF_PACKET, AF_VSOCK and AF_XDP stays off: drop CAP_NET_RAW from workloads";
-    features.push(Feature {
+    let namespaces = "knowing in which namespace a connection is made";
+    let ancestors = "matching workloads by the cgroups above them";
+    let errno = "refusing in words that clients understand";
+    [
+        helper("network namespace cookie", namespaces, HELPER_NETNS_COOKIE, NO_INTERCEPTION, true),
+        helper("ancestor cgroup id", ancestors, HELPER_ANCESTOR_CGROUP_ID, NO_INTERCEPTION, true),
+        helper("choice of errno", errno, HELPER_SET_RETVAL, "refusals say EPERM instead of ECONNREFUSED", false),
+    ]
+}
+
+fn lsm() -> Feature {
+    let found = match is_program_supported(ProgramType::Lsm(aya::programs::LsmAttachType::Mac)) {
+        Ok(found) => supported(found),
+        Err(error) => Err(io_error(error)),
+    };
+    Feature {
         name: "BPF LSM",
         needed_for: "refusing sockets that no cgroup hook sees",
-        found: Finding::of(match is_program_supported(ProgramType::Lsm(aya::programs::LsmAttachType::Mac)) {
-            Ok(found) => supported(found),
-            Err(error) => Err(io_error(error)),
-        }),
-        consequence: tier,
+        found: Finding::of(found),
+        consequence: "the extra tier that refuses AF_PACKET, AF_VSOCK and AF_XDP stays off: drop CAP_NET_RAW from workloads",
         required: false,
-    });
-    features
+    }
 }
 
 /// Linux 5.18: programs choose the errno of a refusal.
 pub(super) fn has_set_retval() -> bool {
     call(HELPER_SET_RETVAL).is_ok()
-}
-
-fn helper(name: &'static str, needed_for: &'static str, id: i32, consequence: &'static str, required: bool) -> Feature {
-    Feature { name, needed_for, found: Finding::of(call(id)), consequence, required }
 }
 
 /// Loads a connect program that calls a helper which takes the context (already in register 1) or a number.

@@ -21,7 +21,11 @@ const LAYERS: &[Layer] = &[
     Layer { prefix: "flow", may_use: &[], must_not_say: NO_IO },
     Layer { prefix: "intercept", may_use: &["flow"], must_not_say: &[] },
     // Free text reaches the journal only after it was scrubbed.
-    Layer { prefix: "journal", may_use: &["flow", "mask::Masked", "mask::Scrubber", "policy"], must_not_say: NO_KERNEL },
+    Layer {
+        prefix: "journal",
+        may_use: &["flow", "mask::Masked", "mask::MaskedWorkload", "mask::Scrubber", "policy"],
+        must_not_say: NO_KERNEL,
+    },
     Layer { prefix: "judge", may_use: &["approval", "flow", "journal", "mask", "policy"], must_not_say: NO_SOCKETS },
     // What a masked value becomes is a word of the policy language.
     Layer { prefix: "mask", may_use: &["flow", "policy::object::MaskWith"], must_not_say: NO_IO },

@@ -8,6 +8,7 @@ use http::{
     header::{
         ACCEPT_ENCODING, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, IF_RANGE, RANGE, TRAILER, TRANSFER_ENCODING,
     },
+    response::Parts,
 };
 use http_body::Body as _;
 use http_body_util::BodyExt;
@@ -49,28 +50,13 @@ pub(super) async fn respond(
     let scrubber = plan.known.scrubber();
     let (mut parts, incoming) = response.into_parts();
     finish.answered(parts.status);
-    if parts.status == StatusCode::SWITCHING_PROTOCOLS {
-        return Err((gateway(Reason::UpstreamMalformed, "the upstream switched protocols unasked"), finish));
+    if let Some(problem) = unreadable(&parts) {
+        return Err((problem, finish));
     }
-    if !head::plainly_framed(&parts.headers) {
-        return Err((gateway(Reason::MaskImpossible, "the upstream used a transfer coding that weir does not read"), finish));
-    }
-    head::take_out_nominated(&mut parts.headers);
-    if parts.headers.contains_key(TRANSFER_ENCODING) {
-        parts.headers.remove(CONTENT_LENGTH);
-        if downstream < Version::HTTP_11 {
-            parts.headers.remove(TRANSFER_ENCODING);
-        }
-    }
-    parts.version = Version::HTTP_11;
+    reframe(&mut parts, downstream);
     let masks = HeaderMasks { headers: Arc::clone(&plan.masks.headers), scrubber: Arc::clone(&scrubber) };
     finish.head_masks = masks.apply(&mut parts.headers);
-    if !scrubber.is_empty()
-        && let Some(phrase) = parts.extensions.get::<ReasonPhrase>()
-        && scrubber.finds(phrase.as_bytes())
-    {
-        parts.extensions.remove::<ReasonPhrase>();
-    }
+    forget_phrase(&mut parts, &scrubber);
     let bodiless = *method == Method::HEAD || matches!(parts.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
     if bodiless || incoming.is_end_stream() {
         return Ok(Response::from_parts(parts, ResponseBody::relayed(incoming, finish)));
@@ -83,21 +69,68 @@ pub(super) async fn respond(
         };
         return Ok(Response::from_parts(parts, body));
     }
-    if encoded(&parts.headers) {
-        return Err((gateway(Reason::MaskImpossible, "the upstream encoded a body that must be masked"), finish));
-    }
-    if plan.masks.json.is_some() && parts.status == StatusCode::PARTIAL_CONTENT {
-        return Err((
-            gateway(Reason::MaskImpossible, "the upstream answered with a part of a body that must be masked whole"),
-            finish,
-        ));
+    if let Some(problem) = unmaskable(plan, &parts) {
+        return Err((problem, finish));
     }
     let json = plan.masks.json.as_ref().and_then(|mask| trust(&parts.headers).map(|trust| (mask, trust)));
-    let mut masker = BodyMasker::new(json, &scrubber);
+    let masker = BodyMasker::new(json, &scrubber);
     if incoming.size_hint().exact().is_none_or(|length| length > plan.limits.whole_body_bytes_max) {
         parts.headers.remove(CONTENT_LENGTH);
         return Ok(Response::from_parts(parts, ResponseBody::masked(incoming, Some(masker), masks, finish)));
     }
+    mask_whole(parts, incoming, masker, finish).await
+}
+
+/// Why a response cannot be read at all.
+fn unreadable(parts: &Parts) -> Option<Problem> {
+    if parts.status == StatusCode::SWITCHING_PROTOCOLS {
+        return Some(gateway(Reason::UpstreamMalformed, "the upstream switched protocols unasked"));
+    }
+    if !head::plainly_framed(&parts.headers) {
+        return Some(gateway(Reason::MaskImpossible, "the upstream used a transfer coding that weir does not read"));
+    }
+    None
+}
+
+/// Takes out what was said for the upstream's connection only; the body's frame becomes one that the client can read.
+fn reframe(parts: &mut Parts, downstream: Version) {
+    head::take_out_nominated(&mut parts.headers);
+    if parts.headers.contains_key(TRANSFER_ENCODING) {
+        parts.headers.remove(CONTENT_LENGTH);
+        if downstream < Version::HTTP_11 {
+            parts.headers.remove(TRANSFER_ENCODING);
+        }
+    }
+    parts.version = Version::HTTP_11;
+}
+
+/// Takes out a reason phrase that holds a known secret: the status says enough.
+fn forget_phrase(parts: &mut Parts, scrubber: &Scrubber) {
+    let tells = parts.extensions.get::<ReasonPhrase>().is_some_and(|phrase| scrubber.finds(phrase.as_bytes()));
+    if tells {
+        parts.extensions.remove::<ReasonPhrase>();
+    }
+}
+
+/// Why a body that must be masked cannot be, by what its head says.
+fn unmaskable(plan: &Plan, parts: &Parts) -> Option<Problem> {
+    if encoded(&parts.headers) {
+        return Some(gateway(Reason::MaskImpossible, "the upstream encoded a body that must be masked"));
+    }
+    if plan.masks.json.is_some() && parts.status == StatusCode::PARTIAL_CONTENT {
+        let detail = "the upstream answered with a part of a body that must be masked whole";
+        return Some(gateway(Reason::MaskImpossible, detail));
+    }
+    None
+}
+
+/// Masks a short body before its head is sent: its length is known, and what cannot be masked is still refused in words.
+async fn mask_whole(
+    mut parts: Parts,
+    incoming: Incoming,
+    mut masker: BodyMasker,
+    mut finish: Finish,
+) -> Result<Response<ResponseBody>, (Problem, Finish)> {
     let Ok(whole) = incoming.collect().await else {
         return Err((gateway(Reason::UpstreamClosed, "the upstream broke off the body"), finish));
     };
@@ -117,7 +150,8 @@ pub(super) async fn respond(
             Ok(Response::from_parts(parts, ResponseBody::masked_whole(bytes, finish)))
         }
         Err(error) => {
-            Err((gateway(Reason::MaskImpossible, format!("the upstream's body must be masked and cannot be: {error}")), finish))
+            let detail = format!("the upstream's body must be masked and cannot be: {error}");
+            Err((gateway(Reason::MaskImpossible, detail), finish))
         }
     }
 }

@@ -1,23 +1,21 @@
 //! From the server to the client: rows masked, errors that may quote masked values made canonical, everything else in runs.
 
+mod endings;
+mod results;
+
 use std::sync::Arc;
 
 use bytes::BytesMut;
 use weir_wire::{
     WireError,
-    postgres::{self, FieldDescription, Frame, TransactionStatus, frame},
+    postgres::{self, Frame, TransactionStatus, frame},
 };
 
-use super::{
-    BODY_BYTES_MAX, BackendKey, STREAM_BYTES_MIN, Steps, errors,
-    plans::PlanId,
-    queue::{Expected, Kind},
-    session::Session,
-};
+use super::{BODY_BYTES_MAX, BackendKey, STREAM_BYTES_MIN, Steps, errors, plans::PlanId, queue::Kind, session::Session};
 use crate::{
     flow::{Failure, Reason, Side},
     mask::Masked,
-    protocol::{Observation, StatementResult, Step},
+    protocol::Step,
 };
 
 /// The answer that is being given to the head of the queue.
@@ -202,167 +200,6 @@ impl Session {
         self.queue.head().is_some_and(|head| matches!(head.kind, Kind::Execute { .. } | Kind::Query { .. }))
     }
 
-    fn row(&mut self, body: &[u8]) -> Result<Passage, WireError> {
-        self.running.rows += 1;
-        if self.settings.masks.is_empty() {
-            return Ok(Passage::Pass);
-        }
-        let Some(plan) = self.row_plan()? else {
-            return Ok(Passage::Stop(Failure::new(Reason::MaskImpossible, "the server sent rows without a description")));
-        };
-        if self.plans.is_noop(plan) {
-            return Ok(Passage::Pass);
-        }
-        let mut masked = BytesMut::with_capacity(body.len() + 64);
-        let mut outcome = Ok(());
-        postgres::message(&mut masked, b'D', |out| {
-            outcome = self.plans.mask(plan, body, &self.running.formats, out);
-        });
-        outcome?;
-        Ok(Passage::Instead(masked))
-    }
-
-    /// The plan for the head's rows. A Query's was made when they were described; an Execute's is made before its first row.
-    fn row_plan(&mut self) -> Result<Option<PlanId>, WireError> {
-        if let Some(plan) = self.running.plan {
-            return Ok(Some(plan));
-        }
-        let (Some(Kind::Execute { portal }), Some(catalog)) = (self.queue.head().map(|head| &head.kind), &self.catalog) else {
-            return Ok(None);
-        };
-        let Some(fields) = portal.layout() else {
-            return Ok(None);
-        };
-        let plan = self.plans.plan(&self.settings.masks, fields, portal.prepared.mentions.as_ref(), catalog);
-        self.running.formats = if portal.layout.get().is_some() {
-            fields.iter().map(|field| field.format).collect()
-        } else {
-            spread(&portal.formats, fields.len())?
-        };
-        self.running.plan = Some(plan);
-        Ok(Some(plan))
-    }
-
-    fn description(&mut self, body: &[u8], steps: &mut Steps) -> Result<Passage, WireError> {
-        let Some(catalog) = self.catalog.clone().filter(|_| !self.settings.masks.is_empty()) else {
-            return Ok(self.described(Arc::new([])));
-        };
-        let fields: Arc<[FieldDescription]> = postgres::row_description(body)?.into();
-        let unknown = |oid: &u32| *oid != 0 && !catalog.knows(*oid) && !self.unknowable.contains(oid);
-        let missing: Vec<u32> = fields.iter().map(|field| field.table_oid).filter(unknown).collect();
-        if !missing.is_empty() {
-            self.fetch(missing, steps);
-            return Ok(Passage::Wait);
-        }
-        if let Some(Kind::Query { mentions }) = self.queue.head().map(|head| &head.kind) {
-            let plan = self.plans.plan(&self.settings.masks, &fields, mentions.as_ref(), &catalog);
-            if self.running.plan != Some(plan) {
-                self.report_masks();
-            }
-            self.running.formats = fields.iter().map(|field| field.format).collect();
-            self.running.plan = Some(plan);
-            return Ok(Passage::Pass);
-        }
-        Ok(self.described(fields))
-    }
-
-    /// Ends a Describe; its fields matter to the rows that follow.
-    fn described(&mut self, fields: Arc<[FieldDescription]>) -> Passage {
-        if matches!(self.queue.head().map(|head| &head.kind), Some(Kind::Query { .. })) {
-            return Passage::Pass;
-        }
-        let learned = !self.settings.masks.is_empty();
-        match self.pop().map(|head| head.kind) {
-            Some(Kind::DescribePortal { portal, ours }) => {
-                if let Some(portal) = portal.filter(|_| learned) {
-                    let _ = portal.layout.set(fields);
-                }
-                if ours { Passage::Drop } else { Passage::Pass }
-            }
-            Some(Kind::DescribeStatement { prepared }) => {
-                if let Some(prepared) = prepared.filter(|_| learned) {
-                    let _ = prepared.layout.set(fields);
-                }
-                Passage::Pass
-            }
-            _ => Passage::Pass,
-        }
-    }
-
-    fn confirmed(&mut self) {
-        match self.pop().map(|head| head.kind) {
-            Some(Kind::Bind { name, portal }) => self.portals.confirm(&name, portal),
-            Some(Kind::Close { statement: true, name }) => self.statements.close(&name),
-            Some(Kind::Close { statement: false, name }) => self.portals.close(&name),
-            Some(Kind::Parse { name, prepared }) => self.statements.confirm(&name, prepared),
-            _ => {}
-        }
-    }
-
-    fn completed(&mut self, body: &[u8]) -> Result<Passage, WireError> {
-        let tag = postgres::command_tag(body)?;
-        if matches!(tag, b"DISCARD ALL" | b"DEALLOCATE ALL") {
-            self.statements.close_all();
-        }
-        if let Some(rows) = postgres::tag_rows(tag) {
-            self.running.counted = Some(self.running.counted.unwrap_or(0).saturating_add(rows));
-        }
-        let tag = String::from_utf8_lossy(tag).into_owned();
-        if matches!(self.queue.head().map(|head| &head.kind), Some(Kind::Execute { .. })) {
-            return Ok(self.executed(&tag));
-        }
-        self.report_masks();
-        self.running.plan = None;
-        self.running.tag = tag;
-        Ok(Passage::Pass)
-    }
-
-    fn executed(&mut self, status: &str) -> Passage {
-        status.clone_into(&mut self.running.tag);
-        if let Some(head) = self.pop_running() {
-            self.finish(head);
-        }
-        Passage::Pass
-    }
-
-    fn copy_out(&mut self) -> Passage {
-        let sensitive = self.queue.head().is_some_and(|head| head.sensitive);
-        if sensitive && !self.settings.masks.is_empty() {
-            return Passage::Stop(Failure::new(Reason::MaskImpossible, "the server copies out what may be masked columns"));
-        }
-        Passage::Pass
-    }
-
-    fn error(&mut self, body: &[u8]) -> Result<Passage, WireError> {
-        let fields = postgres::error_fields(body)?;
-        let code = errors::field(&fields, b'C').unwrap_or_default();
-        let message = if self.quotes_masked {
-            errors::condition_name(code).as_bytes()
-        } else {
-            errors::field(&fields, b'M').unwrap_or_default()
-        };
-        self.server_left |= matches!(errors::field(&fields, b'V').or(errors::field(&fields, b'S')), Some(b"FATAL" | b"PANIC"));
-        let status = format!("ERROR {}", String::from_utf8_lossy(code));
-        self.running.error = Some((status, self.scrubber.text(message)));
-        for (position, skipped) in self.queue.failed().into_iter().enumerate() {
-            if position > 0 {
-                self.running = Running { error: Some(("SKIPPED".to_owned(), Masked::default())), ..Running::default() };
-            }
-            self.skipped(skipped);
-        }
-        if self.quotes_masked { canonical(b'E', body) } else { Ok(Passage::Pass) }
-    }
-
-    /// The server failed at this message, or skipped it.
-    fn skipped(&mut self, expected: Expected) {
-        match &expected.kind {
-            Kind::Bind { name, portal } => self.portals.withdraw(name, portal),
-            Kind::Parse { name, prepared } => self.statements.withdraw(name, prepared),
-            _ => {}
-        }
-        self.finish(expected);
-    }
-
     fn parameter(&mut self, body: &[u8]) -> Result<Passage, WireError> {
         let (name, value) = postgres::parameter_status(body)?;
         self.lexing.reported(name, value);
@@ -406,42 +243,6 @@ impl Session {
         }
         Ok(Passage::Pass)
     }
-
-    /// Takes the head away; the next answer starts from nothing.
-    fn pop(&mut self) -> Option<Expected> {
-        self.running = Running::default();
-        self.queue.pop()
-    }
-
-    /// Takes the head away and keeps what was counted for `finish`.
-    fn pop_running(&mut self) -> Option<Expected> {
-        self.queue.pop()
-    }
-
-    /// Reports how a statement ended.
-    fn finish(&mut self, expected: Expected) {
-        self.report_masks();
-        let running = std::mem::take(&mut self.running);
-        if expected.number == 0 {
-            return;
-        }
-        let (status, error) = match running.error {
-            Some((status, error)) => (status, Some(error).filter(|error| !error.as_str().is_empty())),
-            None => (running.tag, None),
-        };
-        let rows = running.counted.or((running.rows > 0).then_some(running.rows));
-        let result = StatementResult { status, rows, bytes: running.bytes, error };
-        self.note(Observation::Finished { statement: expected.number, result });
-    }
-
-    fn report_masks(&mut self) {
-        let Some(plan) = self.running.plan else {
-            return;
-        };
-        for observation in self.plans.report(plan) {
-            self.note(observation);
-        }
-    }
 }
 
 /// Moves what may pass behind what was rewritten before it.
@@ -455,16 +256,6 @@ fn canonical(tag: u8, body: &[u8]) -> Result<Passage, WireError> {
     let mut out = BytesMut::new();
     errors::canonical(tag, body, &mut out)?;
     Ok(Passage::Instead(out))
-}
-
-/// Spreads a Bind's result formats over the columns: none is all text, one is for all.
-fn spread(formats: &[u16], columns: usize) -> Result<Vec<u16>, WireError> {
-    match formats {
-        [] => Ok(vec![0; columns]),
-        [all] => Ok(vec![*all; columns]),
-        each if each.len() == columns => Ok(each.to_vec()),
-        _ => Err(WireError::Malformed { what: "Bind", why: "as many result formats as columns were expected" }),
-    }
 }
 
 /// Stays behind between two pieces of a large value: longer than a password or token in its longest spelling.

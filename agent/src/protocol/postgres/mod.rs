@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  opening ─▶ judging ─▶ dialling ─▶ logging in ─▶ session
-//!  startup    login      login       login         frontend, backend, queue, names, plans, scrub
+//!  startup    login      login       login         frontend, backend, queue, names, plans, lexing, scrub
 //! ```
 //!
 //! The client is let in without a password; the server is answered from the credential. After that, whole messages are relayed:
@@ -13,6 +13,7 @@ mod backend;
 mod catalog;
 mod errors;
 mod frontend;
+mod lexing;
 mod login;
 mod lookup;
 mod names;

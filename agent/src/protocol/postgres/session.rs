@@ -10,6 +10,7 @@ use super::{
     backend::Running,
     errors,
     frontend::Front,
+    lexing::Lexing,
     names::Names,
     plans::Plans,
     queue::{Expected, Kind, Portal, Prepared, Queue},
@@ -37,7 +38,7 @@ pub(super) struct Session {
     /// Statements that may read masked columns ran in this transaction: whatever fails in it may quote them.
     pub(super) quotes_masked: bool,
     /// Later text would be read by other rules than ours.
-    pub(super) lexing: super::frontend::Lexing,
+    pub(super) lexing: Lexing,
     pub(super) queue: Queue,
     pub(super) statements: Names<Prepared>,
     pub(super) portals: Names<Portal>,
@@ -64,7 +65,7 @@ impl Session {
             unknowable: HashSet::new(),
             status: TransactionStatus::Idle,
             quotes_masked: false,
-            lexing: super::frontend::Lexing::default(),
+            lexing: Lexing::default(),
             queue: Queue::default(),
             statements: Names::default(),
             portals: Names::default(),

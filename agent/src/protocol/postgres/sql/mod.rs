@@ -11,9 +11,12 @@ mod cache;
 mod children;
 mod functions;
 mod measure;
+mod nodes;
+mod reads;
 mod redact;
 mod settings;
 mod statements;
+mod tautology;
 mod walk;
 
 #[cfg(test)]

@@ -7,19 +7,19 @@ use std::{collections::HashSet, ptr};
 
 use pg_query::{
     NodeRef,
-    protobuf::{
-        self, AConst, BoolExprType, ColumnRef, CommonTableExpr, FuncCall, RangeVar, RawStmt, SelectStmt, SetOperation,
-        WithClause, a_const::Val,
-    },
+    protobuf::{ColumnRef, CommonTableExpr, FuncCall, Node, RangeVar, RawStmt, WithClause},
 };
 
 use super::{
     Verb,
     children::children,
     functions,
+    nodes::{literal, node_of, strings},
+    reads::{self, note, reads_of},
     redact::SecretLiteral,
     settings,
     statements::{self, judge},
+    tautology::is_tautology,
 };
 use crate::{
     flow::{Effect, Effects, Object, ObjectKind},
@@ -85,7 +85,12 @@ impl<'a> Walk<'a> {
             return statements::UNKNOWN;
         };
         self.statements += 1;
-        self.findings.mentions.targets = if self.statements == 1 { self.targets(node) } else { None };
+        self.findings.mentions.targets = None;
+        // The results of several statements are not told apart.
+        if self.statements == 1 {
+            self.findings.mentions.targets = reads::targets(node);
+            self.outer_stars = reads::outer_stars(node);
+        }
         let verb = statements::verb(node);
         if verb == statements::UNKNOWN {
             self.unreadable("a kind of statement that is not known");
@@ -227,7 +232,7 @@ impl<'a> Walk<'a> {
     }
 
     /// UPDATE and DELETE: what their WHERE is worth.
-    pub(super) fn condition(&mut self, condition: Option<&'a protobuf::Node>) {
+    pub(super) fn condition(&mut self, condition: Option<&'a Node>) {
         match condition.and_then(node_of) {
             None => self.findings.has_where = false,
             Some(condition) => self.findings.where_tautology |= is_tautology(condition),
@@ -302,7 +307,7 @@ impl<'a> Walk<'a> {
     }
 
     /// A function that is named without being called here: by an operator, cast, aggregate, trigger or type.
-    fn called_by_name(&mut self, name: &'a [protobuf::Node]) {
+    fn called_by_name(&mut self, name: &'a [Node]) {
         if let Some(name) = strings(name).last() {
             self.known_function(name);
         }
@@ -315,203 +320,17 @@ impl<'a> Walk<'a> {
             None => self.effects(&[Effect::SessionLex]),
         }
     }
-
-    /// What each output reads, for a statement whose values come from plain relations only.
-    fn targets(&mut self, node: NodeRef<'a>) -> Option<Vec<Target>> {
-        let (list, sources, is_plain) = match node {
-            NodeRef::SelectStmt(select) => {
-                let is_plain = select.with_clause.is_none() && select.values_lists.is_empty() && is_single(select);
-                if is_single(select) {
-                    self.outer_stars = select.target_list.iter().filter_map(star).collect();
-                }
-                (&select.target_list, &select.from_clause, is_plain)
-            }
-            NodeRef::InsertStmt(insert) => (&insert.returning_list, NO_NODES, insert.with_clause.is_none()),
-            NodeRef::UpdateStmt(update) => (&update.returning_list, &update.from_clause, update.with_clause.is_none()),
-            NodeRef::DeleteStmt(delete) => (&delete.returning_list, &delete.using_clause, delete.with_clause.is_none()),
-            _ => return None,
-        };
-        if !matches!(node, NodeRef::SelectStmt(_)) {
-            self.outer_stars = list.iter().filter_map(star).collect();
-        }
-        if !is_plain || !sources.iter().filter_map(node_of).all(is_plain_source) {
-            return None;
-        }
-        list.iter().map(target).collect()
-    }
 }
 
 pub(super) const UNKNOWN_NODE: &str = "a part of the statement is of a kind that is not known";
-const NO_NODES: &Vec<protobuf::Node> = &Vec::new();
-
-fn is_single(select: &SelectStmt) -> bool {
-    select.op() == SetOperation::SetopNone && select.larg.is_none() && select.rarg.is_none()
-}
-
-/// Tables and joins of tables, without renamed columns.
-fn is_plain_source(source: NodeRef<'_>) -> bool {
-    let mut pending = vec![source];
-    while let Some(source) = pending.pop() {
-        match source {
-            NodeRef::RangeVar(relation) if relation.alias.as_ref().is_none_or(|alias| alias.colnames.is_empty()) => {}
-            NodeRef::JoinExpr(join) if join.alias.as_ref().is_none_or(|alias| alias.colnames.is_empty()) => {
-                pending.extend(join.larg.as_deref().and_then(node_of));
-                pending.extend(join.rarg.as_deref().and_then(node_of));
-            }
-            _ => return false,
-        }
-    }
-    true
-}
-
-fn target(node: &protobuf::Node) -> Option<Target> {
-    let NodeRef::ResTarget(target) = node_of(node)? else { return None };
-    let value = target.val.as_deref().and_then(node_of)?;
-    match star(node) {
-        Some(_) => Some(Target::Star),
-        None => Some(Target::Value(reads_of(value))),
-    }
-}
-
-/// The star of a select list's entry, if it is one.
-fn star(target: &protobuf::Node) -> Option<&ColumnRef> {
-    let NodeRef::ResTarget(target) = node_of(target)? else { return None };
-    match target.val.as_deref().and_then(node_of)? {
-        NodeRef::ColumnRef(column) if matches!(column.fields.last().and_then(node_of), Some(NodeRef::AStar(_))) => Some(column),
-        _ => None,
-    }
-}
 
 fn is_relation(relations: &[Relation], name: &str) -> bool {
     relations.iter().any(|relation| relation.alias.as_deref().unwrap_or(&relation.name) == name || relation.name == name)
-}
-
-/// Everything that a part of a statement reads.
-fn reads_of(node: NodeRef<'_>) -> Reads {
-    let mut reads = Reads::default();
-    let mut pending = vec![node];
-    while let Some(node) = pending.pop() {
-        note(node, &mut reads, &[]);
-        reads.opaque |= !children(node, &mut pending);
-        if let NodeRef::FuncCall(call) = node {
-            let effects = strings(&call.funcname).last().map(|name| functions::effects_of(name)).unwrap_or_default();
-            reads.opaque |= effects.contains(Effect::Unreadable);
-        }
-    }
-    reads
-}
-
-/// Notes what one node reads, without its children.
-fn note(node: NodeRef<'_>, reads: &mut Reads, outer_stars: &[&ColumnRef]) {
-    match node {
-        NodeRef::ColumnRef(column) => {
-            if matches!(column.fields.last().and_then(node_of), Some(NodeRef::AStar(_))) {
-                reads.stars |= !outer_stars.iter().any(|star| ptr::eq(*star, column));
-                return;
-            }
-            let parts = strings(&column.fields);
-            if let Some((name, qualifiers)) = parts.split_last() {
-                reads.columns.insert((qualifiers.last().map(|&qualifier| qualifier.to_owned()), (*name).to_owned()));
-            }
-        }
-        NodeRef::AIndirection(indirection) => {
-            for step in indirection.indirection.iter().filter_map(node_of) {
-                match step {
-                    NodeRef::String(name) => drop(reads.columns.insert((None, name.sval.clone()))),
-                    NodeRef::AStar(_) => reads.stars = true,
-                    _ => {}
-                }
-            }
-        }
-        NodeRef::JoinExpr(join) => {
-            reads.columns.extend(strings(&join.using_clause).into_iter().map(|name| (None, name.to_owned())));
-        }
-        NodeRef::Alias(alias) => reads.stars |= !alias.colnames.is_empty(),
-        NodeRef::CommonTableExpr(expression) => reads.stars |= !expression.aliascolnames.is_empty(),
-        NodeRef::FuncCall(call) => {
-            let parts = strings(&call.funcname);
-            if let Some((name, qualifiers)) = parts.split_last() {
-                reads.functions.insert((qualifiers.last().map(|&schema| schema.to_owned()), (*name).to_owned()));
-            }
-        }
-        NodeRef::AExpr(expression) => {
-            reads.operators.extend(strings(&expression.name).last().map(|&name| name.to_owned()));
-        }
-        NodeRef::TypeCast(_) => reads.casts = true,
-        NodeRef::SubLink(_) => reads.sublinks = true,
-        _ => {}
-    }
-}
-
-/// True for a condition that holds (or fails) whatever the row: it reads no column, parameter, relation or cursor. A disjunction is one
-/// if any arm is, a conjunction if all are.
-fn is_tautology(condition: NodeRef<'_>) -> bool {
-    // Negation and nesting do not matter: what counts is that no row can change the result. So all leaves of a conjunction, or one
-    // arm of a disjunction; the recursion is over the latter's arms only, collected on a list.
-    let mut pending = vec![condition];
-    while let Some(node) = pending.pop() {
-        match node {
-            NodeRef::BoolExpr(expression) if expression.boolop() == BoolExprType::OrExpr => {
-                pending.extend(expression.args.iter().filter_map(node_of));
-            }
-            _ if is_constant(node) || is_reflexive(node) => return true,
-            _ => {}
-        }
-    }
-    false
-}
-
-fn is_constant(node: NodeRef<'_>) -> bool {
-    let mut pending = vec![node];
-    while let Some(node) = pending.pop() {
-        match node {
-            NodeRef::ColumnRef(_) | NodeRef::CurrentOfExpr(_) | NodeRef::ParamRef(_) | NodeRef::RangeVar(_) => return false,
-            _ if !children(node, &mut pending) => return false,
-            _ => {}
-        }
-    }
-    true
-}
-
-/// `id = id`.
-fn is_reflexive(node: NodeRef<'_>) -> bool {
-    let NodeRef::AExpr(expression) = node else { return false };
-    let side = |node: Option<&protobuf::Node>| match node.and_then(node_of) {
-        Some(NodeRef::ColumnRef(column)) => strings(&column.fields).last().map(|&name| name.to_owned()),
-        _ => None,
-    };
-    let (left, right) = (side(expression.lexpr.as_deref()), side(expression.rexpr.as_deref()));
-    left.is_some() && left == right && matches!(strings(&expression.name).last(), Some(&("=" | ">=" | "<=")))
-}
-
-pub(super) fn node_of(node: &protobuf::Node) -> Option<NodeRef<'_>> {
-    node.node.as_ref().map(|node| node.to_ref())
 }
 
 fn common_table_expression(node: NodeRef<'_>) -> Option<&CommonTableExpr> {
     match node {
         NodeRef::CommonTableExpr(expression) => Some(expression),
         _ => None,
-    }
-}
-
-/// The strings of a list of names; anything else in it (`*`) is left out.
-pub(super) fn strings(nodes: &[protobuf::Node]) -> Vec<&str> {
-    let string = |node| match node_of(node) {
-        Some(NodeRef::String(string)) => Some(string.sval.as_str()),
-        _ => None,
-    };
-    nodes.iter().filter_map(string).collect()
-}
-
-/// The value of a string literal, with or without casts.
-pub(super) fn literal(node: &protobuf::Node) -> Option<&str> {
-    let mut node = node;
-    loop {
-        match node_of(node)? {
-            NodeRef::AConst(AConst { val: Some(Val::Sval(string)), .. }) => return Some(&string.sval),
-            NodeRef::TypeCast(cast) => node = cast.arg.as_deref()?,
-            _ => return None,
-        }
     }
 }

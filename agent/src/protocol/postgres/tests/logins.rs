@@ -1,3 +1,5 @@
+//! Logins: what is asked of the upstream before a session begins, with the credential that weir holds and the client does not.
+
 use base64::{Engine, prelude::BASE64_STANDARD};
 use hmac::{Hmac, Mac};
 use sha2::{Digest, Sha256};

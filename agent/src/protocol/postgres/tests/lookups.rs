@@ -1,3 +1,5 @@
+//! The agent's own sessions: they ask the catalog which columns a rule names.
+
 use std::sync::Arc;
 
 use bytes::BytesMut;

@@ -1,3 +1,5 @@
+//! Rows on their way down: values masked by column, and what may quote them made canonical.
+
 use super::kit::*;
 use crate::flow::{Failure, Reason};
 

@@ -1,3 +1,5 @@
+//! Sessions without masks: every statement is judged; everything else is relayed as it came, but for known secrets.
+
 use super::{super::frontend::STATEMENT_BYTES_MAX, kit::*};
 use crate::flow::Reason;
 

@@ -1,0 +1,190 @@
+//! Statements and their verdicts: what policy is asked, and what becomes of the message when it has answered.
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use weir_wire::{
+    WireError,
+    postgres::{Frame, HEADER_BYTES},
+};
+
+use super::{
+    super::{
+        Steps,
+        errors::{self, Complaint},
+        names::NAMES_MAX,
+        queue::{Kind, Portal, Prepared},
+        rows::Mentions,
+        session::Session,
+        sql::Reading,
+    },
+    STATEMENT_BYTES_MAX,
+};
+use crate::{
+    flow::{Effect, Effects, Request, Side, Statement},
+    policy::Verdict,
+    protocol::{Observation, StatementResult, Step},
+};
+
+/// What waits for a verdict, and how long its message is.
+pub(super) struct Deciding {
+    length: usize,
+    what: What,
+}
+
+pub(super) enum What {
+    Execute(Arc<Portal>),
+    Function,
+    Oversized { is_query: bool },
+    Parse { name: Bytes, prepared: Prepared, copies_out: bool },
+    Query { mentions: Arc<Mentions>, sensitive: bool, copies_out: bool, changes_lexing: bool },
+}
+
+impl Session {
+    pub(super) fn query(&mut self, reading: &Reading, outline: Frame, input: &mut BytesMut, steps: &mut Steps) -> bool {
+        let statement = self.as_read(reading);
+        let what = What::Query {
+            mentions: Arc::clone(&reading.mentions),
+            sensitive: self.is_sensitive(&reading.mentions),
+            copies_out: reading.verbs.iter().any(|verb| verb.copy_out),
+            changes_lexing: statement.effects.contains(Effect::SessionLex),
+        };
+        self.decide(outline, what, statement, input, steps);
+        true
+    }
+
+    /// A statement that is not even kept: it is judged as unreadable, for the record, and refused in any case.
+    pub(super) fn oversized(&mut self, outline: Frame, input: &mut BytesMut, steps: &mut Steps) -> Result<bool, WireError> {
+        let start = input.get(self.front.held + HEADER_BYTES..).unwrap_or_default();
+        let Some(excerpt) = start.get(..EXCERPT_BYTES) else {
+            return Ok(false);
+        };
+        let statement = opaque(excerpt, "longer than the limit; only its beginning was kept");
+        self.decide(outline, What::Oversized { is_query: outline.tag == b'Q' }, statement, input, steps);
+        Ok(true)
+    }
+
+    pub(super) fn decide(
+        &mut self,
+        outline: Frame,
+        what: What,
+        statement: Arc<Statement>,
+        input: &mut BytesMut,
+        steps: &mut Steps,
+    ) {
+        if self.front.flushed > 0 {
+            let count = self.front.flushed.min(input.len());
+            steps.push_back(Step::Send { to: Side::Upstream, bytes: input.split_to(count).freeze() });
+            self.front.held -= count;
+            self.front.flushed = 0;
+        }
+        self.front.deciding = Some(Deciding { length: outline.length, what });
+        steps.push_back(Step::Decide(Request::Statement(statement)));
+    }
+
+    pub(super) fn resolve(
+        &mut self,
+        Deciding { length, what }: Deciding,
+        verdict: &Verdict,
+        number: u64,
+        input: &mut BytesMut,
+        steps: &mut Steps,
+    ) {
+        let session = self.settings.session;
+        let error = match (verdict, &what) {
+            (Verdict::Deny(denied), _) => Some(errors::denial(denied, session)),
+            (Verdict::Allow(_), _) => self.objection(&what, number),
+        };
+        if let Some(error) = error {
+            let then_ready = matches!(what, What::Query { .. } | What::Function | What::Oversized { is_query: true });
+            self.front.skips = !then_ready;
+            self.drop_message(length, input, steps);
+            self.refuse(error, then_ready, steps);
+            return;
+        }
+        match what {
+            What::Query { mentions, sensitive, changes_lexing, .. } => {
+                self.quotes_masked |= sensitive;
+                self.front.barrier |= changes_lexing;
+                self.expect(Kind::Query { mentions: Some(mentions) }, number, sensitive);
+                self.front.held += length;
+                self.front.flushed = self.front.held;
+            }
+            What::Parse { name, mut prepared, .. } => {
+                prepared.number = number;
+                let (sensitive, prepared) = (prepared.sensitive, Arc::new(prepared));
+                self.statements.propose(&name, Arc::clone(&prepared));
+                self.expect(Kind::Parse { name, prepared }, number, sensitive);
+                self.front.held += length;
+            }
+            What::Execute(portal) => {
+                let name = std::mem::take(&mut self.front.executing);
+                self.run(&name, portal, number, length, input, steps);
+            }
+            What::Function => {
+                self.expect(Kind::Function, number, false);
+                let available = input.len().saturating_sub(self.front.held).min(length);
+                self.front.held += available;
+                self.front.streams = length - available;
+                self.front.flushed = self.front.held;
+            }
+            What::Oversized { .. } => {}
+        }
+    }
+
+    /// What weir refuses although policy allows it: the error for the client.
+    fn objection(&mut self, what: &What, number: u64) -> Option<Bytes> {
+        let (code, message) = match what {
+            What::Query { sensitive: true, copies_out: true, .. } => {
+                ("42501", "COPY TO STDOUT of masked columns is not possible; use SELECT".to_owned())
+            }
+            What::Parse { prepared, copies_out: true, .. } if prepared.sensitive => {
+                ("42501", "COPY TO STDOUT of masked columns is not possible; use SELECT".to_owned())
+            }
+            What::Parse { name, .. } if self.statements.is_full(name) => {
+                ("54000", format!("more than {NAMES_MAX} prepared statements in one session"))
+            }
+            What::Function if !self.settings.observes => ("42501", "function calls that bypass SQL are not permitted".to_owned()),
+            What::Oversized { .. } => ("54000", format!("statement is over the limit of {STATEMENT_BYTES_MAX} bytes")),
+            _ => return None,
+        };
+        let status = format!("ERROR {code}");
+        let result = StatementResult { status, ..StatementResult::default() };
+        self.note(Observation::Finished { statement: number, result });
+        Some(Complaint { severity: "ERROR", code, message: &message, detail: "" }.encode(self.settings.session))
+    }
+
+    pub(super) fn is_sensitive(&self, mentions: &Mentions) -> bool {
+        let masks = &self.settings.masks;
+        !masks.is_empty() && self.catalog.as_ref().is_none_or(|catalog| masks.touches(mentions, catalog))
+    }
+
+    /// The statement as policy should see it: what the server would read by other rules than ours is unreadable to us.
+    pub(super) fn as_read(&self, reading: &Reading) -> Arc<Statement> {
+        let Some(objection) = self.lexing.objection() else {
+            return Arc::clone(&reading.statement);
+        };
+        let mut statement = Statement::clone(&reading.statement);
+        statement.effects.insert(Effect::Unreadable);
+        statement.readable = false;
+        statement.unreadable_reason = Some(objection.to_owned());
+        Arc::new(statement)
+    }
+}
+
+/// A request whose text is not there to be read.
+pub(super) fn opaque(text: &[u8], why: &str) -> Arc<Statement> {
+    Arc::new(Statement {
+        text: Bytes::copy_from_slice(text),
+        effects: Effects::of(&[Effect::Unreadable]),
+        objects: Vec::new(),
+        has_where: true,
+        where_tautology: false,
+        readable: false,
+        unreadable_reason: Some(why.to_owned()),
+        count: 1,
+    })
+}
+
+/// What of an oversized statement is shown to policy and journal.
+const EXCERPT_BYTES: usize = 1024;
