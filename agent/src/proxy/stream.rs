@@ -202,18 +202,20 @@ impl End {
     pub(super) fn poll_read_in(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let count = match &mut self.stream {
             // Waiting for readiness first keeps idle connections without a buffer.
-            Stream::Plain(stream) => loop {
-                let ready = stream.poll_read_ready(cx);
-                if ready.is_pending() {
+            Stream::Plain(stream) => {
+                let readiness = stream.poll_read_ready(cx);
+                if readiness.is_pending() {
                     release_if_empty(&mut self.inbox, &mut self.read_chunk_bytes);
                 }
-                ready!(ready)?;
+                ready!(readiness)?;
                 self.inbox.reserve(self.read_chunk_bytes);
-                match stream.try_read_buf(&mut self.inbox) {
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                    other => break other?,
+                // Not `try_read_buf`: a read that does not fill the buffer then costs another one, to hear that there is no more.
+                let result = pin!(stream.read_buf(&mut self.inbox)).poll(cx);
+                if result.is_pending() {
+                    release_if_empty(&mut self.inbox, &mut self.read_chunk_bytes);
                 }
-            },
+                ready!(result)?
+            }
             Stream::Absent => return Poll::Pending,
             Stream::TlsClient(_) | Stream::TlsServer(_) => {
                 self.inbox.reserve(self.read_chunk_bytes);
