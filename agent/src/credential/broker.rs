@@ -348,7 +348,8 @@ mod tests {
     #[tokio::test]
     async fn a_refused_login_makes_the_next_read_the_source_again() {
         let desk = desk();
-        let spec = desk.spec("before rotation");
+        let cat = SecretSource::Exec(vec!["cat".to_owned(), desk.path("password").display().to_string()]);
+        let spec = CredentialSpec { password: Some(cat), ..desk.spec("before rotation") };
         let before = desk.broker.pin(&spec).await.unwrap();
         write(&desk.path("password"), "after rotation");
         let cached = desk.broker.pin(&spec).await.unwrap();
@@ -360,6 +361,20 @@ mod tests {
         desk.broker.reject(&before);
         write(&desk.path("password"), "third value");
         assert_eq!(desk.broker.pin(&spec).await.unwrap().version(), after.version(), "an old refusal does not count");
+    }
+
+    #[tokio::test]
+    async fn a_file_that_changed_is_read_at_once() {
+        let desk = desk();
+        let spec = desk.spec("before rotation");
+        let before = desk.broker.pin(&spec).await.unwrap();
+        assert_eq!(desk.broker.pin(&spec).await.unwrap().version(), before.version());
+        write(&desk.path("password"), "after the rotation");
+        assert_eq!(desk.broker.pin(&spec).await.unwrap().password().unwrap().expose(), b"after the rotation");
+        fs::remove_file(desk.path("password")).unwrap();
+        desk.broker.pin(&spec).await.unwrap_err();
+        write(&desk.path("password"), "back again");
+        desk.broker.pin(&spec).await.unwrap();
     }
 
     #[tokio::test]
@@ -388,9 +403,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_source_that_is_down_is_left_alone_for_a_while() {
+    async fn a_program_that_fails_is_left_alone_for_a_while() {
         let desk = desk();
-        let spec = desk.spec("x");
+        let cat = SecretSource::Exec(vec!["cat".to_owned(), desk.path("password").display().to_string()]);
+        let spec = CredentialSpec { password: Some(cat), ..desk.spec("x") };
         fs::remove_file(desk.path("password")).unwrap();
         desk.broker.pin(&spec).await.unwrap_err();
         write(&desk.path("password"), "back again");

@@ -331,7 +331,7 @@ fn the_permit_knows_the_name_that_matched() {
     assert!(set.admit(&flow("10.0.0.1:5432"), &names).unwrap().host().is_none());
     let hint = |dst: &str| set.protocol_hint(&workload(), OrigDst(dst.parse().unwrap()), &names);
     assert_eq!(hint("192.0.2.7:5432"), Some(Protocol::Postgres));
-    assert_eq!(hint("198.51.100.1:1"), Some(Protocol::Tcp), "unmatched destinations are not detected");
+    assert_eq!(hint("198.51.100.1:1"), None, "a refusal is spoken in the client's own protocol");
 }
 
 const INJECTING: &str = "apiVersion: weir/v1\nkind: Credential\nmetadata: {name: NAME}\nspec: {token: {env: NAME}}\n---\n";

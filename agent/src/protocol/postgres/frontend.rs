@@ -40,6 +40,8 @@ pub(super) struct Front {
     streams: usize,
     /// Counts Syncs.
     batch: u64,
+    /// Something of this batch has been executed.
+    executed: bool,
     /// A statement of this batch changes how text is read.
     lexing_changes: bool,
     /// Wait for every answer before the next statement is read.

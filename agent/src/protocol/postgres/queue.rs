@@ -70,6 +70,10 @@ pub(super) struct Expected {
 }
 
 pub(super) enum Kind {
+    /// A message that cannot succeed, sent in the place of a refused one; the client hears the refusal instead of its error.
+    Abort {
+        error: Bytes,
+    },
     Bind {
         name: Bytes,
         portal: Arc<Portal>,

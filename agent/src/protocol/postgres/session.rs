@@ -110,6 +110,15 @@ impl Session {
         self.send_down(out.freeze(), steps);
     }
 
+    /// Refuses a statement behind others of the same batch. They run in one transaction, which a server undoes when one of them
+    /// fails: it is given something that fails.
+    pub(super) fn abort(&mut self, error: Bytes, steps: &mut Steps) {
+        let mut out = BytesMut::new();
+        postgres::message(&mut out, b'P', |out| out.extend_from_slice(ABORT));
+        steps.push_back(Step::Send { to: Side::Upstream, bytes: out.freeze() });
+        self.queue.push(Expected { kind: Kind::Abort { error }, number: 0, sensitive: false });
+    }
+
     /// Says refusals whose turn has come, and drops entries that nobody answers.
     pub(super) fn speak(&mut self, out: &mut BytesMut) {
         while let Some(head) = self.queue.head() {
@@ -152,3 +161,6 @@ impl Session {
 
 /// OIDs remembered as unknowable; a transaction that makes more tables asks for the catalog again.
 const UNKNOWABLE_MAX: usize = 1024;
+
+/// Body of a Parse with a name, a text that is not SQL (a server's log shows it), and no parameter types.
+const ABORT: &[u8] = b"weir\0weir refused a statement of this batch\0\0\0";

@@ -1,5 +1,6 @@
 //! How messages of the client end: done, failed or skipped, and what is reported of it.
 
+use bytes::BytesMut;
 use weir_wire::{WireError, postgres};
 
 use super::{
@@ -61,6 +62,10 @@ impl Session {
             errors::field(&fields, b'M').unwrap_or_default()
         };
         self.server_left |= matches!(errors::field(&fields, b'V').or(errors::field(&fields, b'S')), Some(b"FATAL" | b"PANIC"));
+        let refusal = match self.queue.head().map(|head| &head.kind) {
+            Some(Kind::Abort { error }) => Some(BytesMut::from(&error[..])),
+            _ => None,
+        };
         let status = format!("ERROR {}", String::from_utf8_lossy(code));
         self.running.error = Some((status, self.scrubber.text(message)));
         for (position, skipped) in self.queue.failed().into_iter().enumerate() {
@@ -69,7 +74,11 @@ impl Session {
             }
             self.skipped(skipped);
         }
-        if self.quotes_masked { canonical(b'E', body) } else { Ok(Passage::Pass) }
+        match refusal {
+            Some(refusal) => Ok(Passage::Instead(refusal)),
+            None if self.quotes_masked => canonical(b'E', body),
+            None => Ok(Passage::Pass),
+        }
     }
 
     /// The server failed at this message, or skipped it.

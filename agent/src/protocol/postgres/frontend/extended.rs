@@ -47,8 +47,8 @@ impl Session {
             described: AtomicBool::new(false),
             layout: OnceLock::new(),
         };
-        let copies_out = reading.verbs.iter().any(|verb| verb.copy_out);
-        self.decide(outline, What::Parse { name, prepared, copies_out }, statement, input, steps);
+        let copies = self.copies(reading);
+        self.decide(outline, What::Parse { name, prepared, copies }, statement, input, steps);
         true
     }
 
@@ -154,12 +154,14 @@ impl Session {
         self.quotes_masked |= portal.prepared.sensitive;
         self.front.lexing_changes |= portal.prepared.changes_lexing;
         let sensitive = portal.prepared.sensitive;
+        self.front.executed = true;
         self.expect(Kind::Execute { portal }, number, sensitive);
         self.front.held += length;
     }
 
     pub(super) fn sync(&mut self) {
         self.front.skips = false;
+        self.front.executed = false;
         self.front.batch += 1;
         self.front.barrier |= std::mem::take(&mut self.front.lexing_changes);
         self.expect(Kind::Sync, 0, false);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use weir_wire::{
     WireError,
-    postgres::{Frame, HEADER_BYTES},
+    postgres::{Frame, HEADER_BYTES, TransactionStatus},
 };
 
 use super::{
@@ -32,12 +32,22 @@ pub(super) struct Deciding {
     what: What,
 }
 
+/// Where a statement copies masked columns to.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Copies {
+    /// Another table, a setting, a file.
+    Elsewhere,
+    Nothing,
+    /// To the client, in a form that is not masked.
+    Out,
+}
+
 pub(super) enum What {
     Execute(Arc<Portal>),
     Function,
     Oversized { is_query: bool },
-    Parse { name: Bytes, prepared: Prepared, copies_out: bool },
-    Query { mentions: Arc<Mentions>, sensitive: bool, copies_out: bool, changes_lexing: bool },
+    Parse { name: Bytes, prepared: Prepared, copies: Copies },
+    Query { mentions: Arc<Mentions>, sensitive: bool, copies: Copies, changes_lexing: bool },
 }
 
 impl Session {
@@ -46,11 +56,20 @@ impl Session {
         let what = What::Query {
             mentions: Arc::clone(&reading.mentions),
             sensitive: self.is_sensitive(&reading.mentions),
-            copies_out: reading.verbs.iter().any(|verb| verb.copy_out),
+            copies: self.copies(reading),
             changes_lexing: statement.effects.contains(Effect::SessionLex),
         };
         self.decide(outline, what, statement, input, steps);
         true
+    }
+
+    pub(super) fn copies(&self, reading: &Reading) -> Copies {
+        let (masks, mentions) = (&self.settings.masks, &reading.mentions);
+        if self.is_sensitive(mentions) && reading.verbs.iter().any(|verb| verb.copy_out) {
+            return Copies::Out;
+        }
+        let launders = self.catalog.as_ref().is_none_or(|catalog| masks.launders(mentions, catalog));
+        if !masks.is_empty() && launders { Copies::Elsewhere } else { Copies::Nothing }
     }
 
     /// A statement that is not even kept: it is judged as unreadable, for the record, and refused in any case.
@@ -99,7 +118,12 @@ impl Session {
             let then_ready = matches!(what, What::Query { .. } | What::Function | What::Oversized { is_query: true });
             self.front.skips = !then_ready;
             self.drop_message(length, input, steps);
-            self.refuse(error, then_ready, steps);
+            // In a transaction block the client decides what becomes of the statements before.
+            if self.front.executed && !then_ready && self.status == TransactionStatus::Idle {
+                self.abort(error, steps);
+            } else {
+                self.refuse(error, then_ready, steps);
+            }
             return;
         }
         match what {
@@ -135,11 +159,11 @@ impl Session {
     /// What weir refuses although policy allows it: the error for the client.
     fn objection(&mut self, what: &What, number: u64) -> Option<Bytes> {
         let (code, message) = match what {
-            What::Query { sensitive: true, copies_out: true, .. } => {
+            What::Query { copies: Copies::Out, .. } | What::Parse { copies: Copies::Out, .. } => {
                 ("42501", "COPY TO STDOUT of masked columns is not possible; use SELECT".to_owned())
             }
-            What::Parse { prepared, copies_out: true, .. } if prepared.sensitive => {
-                ("42501", "COPY TO STDOUT of masked columns is not possible; use SELECT".to_owned())
+            What::Query { copies: Copies::Elsewhere, .. } | What::Parse { copies: Copies::Elsewhere, .. } => {
+                ("42501", "masked columns cannot be copied to where no mask covers them".to_owned())
             }
             What::Parse { name, .. } if self.statements.is_full(name) => {
                 ("54000", format!("more than {NAMES_MAX} prepared statements in one session"))

@@ -220,6 +220,9 @@ fn launders_what_is_stored_elsewhere() {
         "select * into t from users",
         "insert into orders select id, password from users",
         "update orders set email = (select password from users)",
+        "update users set id = password",
+        "update users set password = (select u.password from users u limit 1)",
+        "update orders set password = u.password from users u",
         "select set_config('my.x', password, false) from users",
         "copy users to '/tmp/x'",
     ] {
@@ -229,6 +232,7 @@ fn launders_what_is_stored_elsewhere() {
         "create table t as select id from users",
         "insert into users values (1, 'a', 'b')",
         "update users set password = $1 where email = $2",
+        "update users set password = lower(password)",
     ] {
         assert!(!launders(sql), "{sql}");
     }

@@ -245,6 +245,15 @@ impl<'a> Walk<'a> {
         self.findings.mentions.stored.extend(reads);
     }
 
+    /// An assignment of UPDATE. `alone`: the statement names no relation but the one that it updates.
+    pub(super) fn store_assignment(&mut self, assignment: NodeRef<'a>, alone: bool) {
+        let mut reads = reads_of(assignment);
+        if let (true, false, NodeRef::ResTarget(target)) = (alone, reads.sublinks, assignment) {
+            reads.columns.retain(|(_, name)| *name != target.name);
+        }
+        self.findings.mentions.stored.extend(reads);
+    }
+
     /// Every column of the mentioned relations is written elsewhere.
     pub(super) fn store_whole_rows(&mut self) {
         self.findings.mentions.stored.stars = true;

@@ -130,11 +130,30 @@ fn says_a_denial_behind_the_answers_to_the_same_batch() {
     let first = [parse("", "insert into t values (1)"), bind("", "", &[]), execute("")].concat();
     let denied = [parse("", "drop table x"), bind("", "", &[]), execute("")].concat();
     talk.client(&[first.clone(), denied, sync()].concat());
-    assert_eq!(tags(&talk.take_server()), "PBEHS", "a Flush, so that the first answers come without waiting for Sync");
+    assert_eq!(tags(&talk.take_server()), "PBEPS", "a Parse that fails, so that the server undoes the batch");
     assert!(talk.to_client.is_empty());
     talk.server(&[message(b'1', b""), message(b'2', b""), complete("INSERT 0 1")].concat());
-    assert_eq!(tags(&talk.take_client()), "12CE");
+    assert_eq!(tags(&talk.take_client()), "12C");
+    talk.server(&error("42601", "syntax error at or near weir", ""));
+    let told = talk.take_client();
+    assert_eq!(tags(&told), "E");
+    assert!(String::from_utf8_lossy(&told).contains("42501"), "the refusal, not the server's own error");
     talk.server(&ready(b'I'));
+    assert_eq!(tags(&talk.take_client()), "Z");
+}
+
+#[test]
+fn leaves_a_transaction_block_as_it_is_behind_a_denial_in_a_batch() {
+    let mut talk = Talk::session("");
+    talk.client(&query("begin")).server(&[complete("BEGIN"), ready(b'T')].concat());
+    talk.take_client();
+    talk.take_server();
+    let first = [parse("", "insert into t values (1)"), bind("", "", &[]), execute("")].concat();
+    talk.client(&[first, parse("", "drop table x"), sync()].concat());
+    assert_eq!(tags(&talk.take_server()), "PBEHS", "a Flush, so that the first answers come without waiting for Sync");
+    talk.server(&[message(b'1', b""), message(b'2', b""), complete("INSERT 0 1")].concat());
+    assert_eq!(tags(&talk.take_client()), "12CE");
+    talk.server(&ready(b'T'));
     assert_eq!(tags(&talk.take_client()), "Z");
 }
 

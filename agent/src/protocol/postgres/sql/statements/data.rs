@@ -48,7 +48,9 @@ pub(super) fn judge<'a>(walk: &mut Walk<'a>, node: N<'a>) -> bool {
         N::UpdateStmt(update) => {
             walk.effects(&[Update]);
             walk.condition(update.where_clause.as_deref());
-            update.target_list.iter().filter_map(node_of).for_each(|assignment| walk.store(assignment));
+            // Without other relations, a column that is made from itself stays under its own mask.
+            let alone = update.from_clause.is_empty() && update.with_clause.is_none();
+            update.target_list.iter().filter_map(node_of).for_each(|assignment| walk.store_assignment(assignment, alone));
             write_and_descend(walk, node, update.with_clause.as_ref(), update.relation.as_ref(), ObjectKind::Table);
         }
         N::DeleteStmt(delete) => {
