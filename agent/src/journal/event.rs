@@ -37,30 +37,6 @@ pub struct Record {
     pub event: Event,
 }
 
-impl Record {
-    /// One line of JSON without the line feed: time, session, then the event's own fields. Its number is its place in the log.
-    pub(super) fn encode(&self) -> Result<Vec<u8>, serde_json::Error> {
-        let mut line = Vec::with_capacity(RECORD_BYTES_TYPICAL);
-        let head = Head { time: Stamp(self.time), session: self.session };
-        serde_json::to_writer(&mut line, &head)?;
-        // Two objects become one: `{"time":..}` and `{"event":..}`.
-        line.pop();
-        let joint = line.len();
-        serde_json::to_writer(&mut line, &self.event)?;
-        if let Some(brace) = line.get_mut(joint) {
-            *brace = b',';
-        }
-        Ok(line)
-    }
-}
-
-#[derive(Serialize)]
-struct Head {
-    time: Stamp,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    session: Option<SessionId>,
-}
-
 /// A verdict as it is journaled.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct VerdictEntry {
@@ -242,5 +218,3 @@ impl LoginEntry {
         }
     }
 }
-
-const RECORD_BYTES_TYPICAL: usize = 512;

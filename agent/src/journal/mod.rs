@@ -20,6 +20,7 @@
 
 pub mod bench;
 mod committer;
+mod encode;
 pub mod event;
 mod lock;
 mod queue;

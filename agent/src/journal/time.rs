@@ -26,19 +26,45 @@ impl Stamp {
     }
 }
 
+impl Stamp {
+    /// RFC 3339 in ASCII, without a formatter: every record has one. Years have four digits until 9999, and stay there.
+    pub(super) fn ascii(self) -> [u8; STAMP_BYTES] {
+        let since = self.0.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().min(LAST);
+        let (days, second) = (since.as_secs() / DAY_S, since.as_secs() % DAY_S);
+        let (year, month, day) = civil_from_days(i64::try_from(days).unwrap_or_default());
+        let mut text = *b"0000-00-00T00:00:00.000000Z";
+        let fields = [
+            (4, year.unsigned_abs()),
+            (7, month.unsigned_abs()),
+            (10, day.unsigned_abs()),
+            (13, second / 3600),
+            (16, second / 60 % 60),
+            (19, second % 60),
+            (26, u64::from(since.subsec_micros())),
+        ];
+        for (end, mut value) in fields {
+            // The template's zeros are the leading ones: whatever is left of them belongs to the field.
+            for digit in text.iter_mut().take(end).rev() {
+                if value == 0 {
+                    break;
+                }
+                *digit = b'0' + u8::try_from(value % 10).unwrap_or_default();
+                value /= 10;
+            }
+        }
+        text
+    }
+}
+
 impl fmt::Display for Stamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let since = self.0.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let (days, second) = (since.as_secs() / DAY_S, since.as_secs() % DAY_S);
-        let (year, month, day) = civil_from_days(i64::try_from(days).unwrap_or(i64::MAX / 2));
-        let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
-        write!(f, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:06}Z", since.subsec_micros())
+        f.write_str(str::from_utf8(&self.ascii()).unwrap_or_default())
     }
 }
 
 impl Serialize for Stamp {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
+        serializer.serialize_str(str::from_utf8(&self.ascii()).unwrap_or_default())
     }
 }
 
@@ -117,6 +143,9 @@ fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
 }
 
 const DAY_S: u64 = 86_400;
+const STAMP_BYTES: usize = 27;
+/// 9999-12-31T23:59:59.999999Z.
+const LAST: Duration = Duration::new(253_402_300_799, 999_999_999);
 
 #[cfg(test)]
 mod tests {

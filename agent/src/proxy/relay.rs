@@ -237,19 +237,28 @@ impl<'a> Relay<'a> {
     }
 
     fn poll_exchange(&mut self, cx: &mut TaskContext<'_>) -> Poll<Result<(), Failure>> {
-        let mut progressed = false;
         if let Some(barrier) = &mut self.barrier
             && let Poll::Ready(result) = barrier.as_mut().poll(cx)
         {
             self.barrier = None;
             result.map_err(|error| journal_failure(&error))?;
         }
+        let (mut moved, mut progressed) = (false, false);
+        for side in [Side::Upstream, Side::Downstream] {
+            let had_room = self.end(side).has_room();
+            let wrote = self.poll_write(side, cx)?;
+            moved |= wrote;
+            // Otherwise nobody waited for it: neither input that had no room, nor an end to pass on.
+            progressed |= wrote && (!had_room || self.downstream.eof || self.upstream.eof);
+        }
         for side in [Side::Downstream, Side::Upstream] {
-            progressed |= self.poll_write(side, cx)?;
-            progressed |= self.poll_read(side, cx)?;
+            let read = self.poll_read(side, cx)?;
+            progressed |= read;
+        }
+        if moved || progressed {
+            self.last_activity = Instant::now();
         }
         if progressed {
-            self.last_activity = Instant::now();
             return Poll::Ready(Ok(()));
         }
         self.poll_deadline(cx)

@@ -58,7 +58,12 @@ impl AsyncRead for Stream {
 
 impl AsyncWrite for Stream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.poll_write_vectored(cx, &[IoSlice::new(bytes)])
+        match self.get_mut() {
+            Self::Absent => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
+            Self::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::TlsClient(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::TlsServer(stream) => Pin::new(stream).poll_write(cx, bytes),
+        }
     }
 
     fn poll_write_vectored(self: Pin<&mut Self>, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
@@ -176,8 +181,12 @@ impl End {
             *slot = IoSlice::new(bytes);
             used += 1;
         }
-        let slices = slices.get(..used).unwrap_or_default();
-        match ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, slices))? {
+        let written = match slices.get(..used).unwrap_or_default() {
+            // Almost always: `send` is cheaper than `writev`.
+            [only] => Pin::new(&mut self.stream).poll_write(cx, only),
+            several => Pin::new(&mut self.stream).poll_write_vectored(cx, several),
+        };
+        match ready!(written)? {
             0 => Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
             count => Poll::Ready(Ok(count)),
         }

@@ -88,9 +88,15 @@ impl AsyncRead for Counted {
 
 impl AsyncWrite for Counted {
     fn poll_write(self: Pin<&mut Self>, cx: &mut TaskContext<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.poll_write_vectored(cx, &[IoSlice::new(bytes)])
+        let this = self.get_mut();
+        let count = ready!(Pin::new(&mut this.stream).poll_write(cx, bytes))?;
+        this.written.fetch_add(count as u64, Ordering::Relaxed);
+        Poll::Ready(Ok(count))
     }
     fn poll_write_vectored(self: Pin<&mut Self>, cx: &mut TaskContext<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        if let [only] = slices {
+            return self.poll_write(cx, only);
+        }
         let this = self.get_mut();
         let count = ready!(Pin::new(&mut this.stream).poll_write_vectored(cx, slices))?;
         this.written.fetch_add(count as u64, Ordering::Relaxed);

@@ -102,7 +102,7 @@ impl Session {
             spill(input, &mut held, &mut out);
         }
         self.send_down(out.freeze(), steps);
-        steps.extend(self.notes.drain(..));
+        self.report(steps);
         if let Some(failure) = failure {
             self.fail(&failure, steps);
         }

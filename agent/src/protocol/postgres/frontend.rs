@@ -188,7 +188,7 @@ impl Session {
         }
         self.front.held = 0;
         self.front.flushed = 0;
-        steps.extend(self.notes.drain(..));
+        self.report(steps);
     }
 
     /// True while earlier answers must come first.

@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use bytes::BytesMut;
-use weir_wire::{WireError, postgres::FieldDescription};
+use weir_wire::{
+    WireError,
+    postgres::{self, FieldDescription},
+};
 
 use super::{
     Catalog,
@@ -16,6 +19,8 @@ use crate::protocol::Observation;
 pub(super) struct Plans {
     slots: Vec<Slot>,
     next: usize,
+    /// The last RowDescription and what it says: drivers ask for it with every execution.
+    described: Option<(Box<[u8]>, Arc<[FieldDescription]>)>,
 }
 
 /// Names a plan until `Plans` changes.
@@ -35,6 +40,20 @@ impl Plans {
         self.slots.clear();
     }
 
+    /// Reads a RowDescription.
+    pub(super) fn fields(&mut self, body: &[u8]) -> Result<Arc<[FieldDescription]>, WireError> {
+        if let Some((known, fields)) = &self.described
+            && **known == *body
+        {
+            return Ok(Arc::clone(fields));
+        }
+        let fields: Arc<[FieldDescription]> = postgres::row_description(body)?.into();
+        if body.len() <= DESCRIBED_BYTES_MAX {
+            self.described = Some((body.into(), Arc::clone(&fields)));
+        }
+        Ok(fields)
+    }
+
     /// Finds or makes the plan for these columns.
     pub(super) fn plan(
         &mut self,
@@ -44,7 +63,7 @@ impl Plans {
         catalog: &Catalog,
     ) -> PlanId {
         let same = |slot: &Slot| {
-            slot.fields == *fields
+            (Arc::ptr_eq(&slot.fields, fields) || slot.fields == *fields)
                 && match (&slot.mentions, mentions) {
                     (Some(known), Some(asked)) => Arc::ptr_eq(known, asked),
                     (None, None) => true,
@@ -97,3 +116,6 @@ impl Plans {
 }
 
 const PLANS_MAX: usize = 16;
+
+/// A longer RowDescription is read anew each time: an idle session keeps the last.
+const DESCRIBED_BYTES_MAX: usize = 4 * 1024;

@@ -154,6 +154,13 @@ impl Session {
         steps.push_back(Step::Close(failure.reason));
     }
 
+    /// Reports what was observed on the bytes before.
+    pub(super) fn report(&mut self, steps: &mut Steps) {
+        if !self.notes.is_empty() {
+            steps.extend(self.notes.drain(..));
+        }
+    }
+
     pub(super) fn note(&mut self, observation: Observation) {
         self.notes.push(Step::Note(observation));
     }

@@ -60,7 +60,7 @@ impl Session {
         let Some(catalog) = self.catalog.clone().filter(|_| !self.settings.masks.is_empty()) else {
             return Ok(self.described(Arc::new([])));
         };
-        let fields: Arc<[FieldDescription]> = postgres::row_description(body)?.into();
+        let fields = self.plans.fields(body)?;
         let unknown = |oid: &u32| *oid != 0 && !catalog.knows(*oid) && !self.unknowable.contains(oid);
         let missing: Vec<u32> = fields.iter().map(|field| field.table_oid).filter(unknown).collect();
         if !missing.is_empty() {
