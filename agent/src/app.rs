@@ -65,6 +65,8 @@ pub struct App {
     enrolled: Mutex<Vec<(PathBuf, u64)>>,
     committer: Mutex<Option<CommitterHandle>>,
     listeners: Vec<SocketAddr>,
+    /// Variables of this process's environment that credentials are read from.
+    secret_variables: Vec<String>,
 }
 
 /// Why an agent does not start.
@@ -137,6 +139,7 @@ impl App {
             enrolled: Mutex::default(),
             committer: Mutex::new(Some(committer)),
             listeners,
+            secret_variables: loaded.credentials.iter().flat_map(|spec| spec.variables()).map(str::to_owned).collect(),
             config,
         });
         app.run(bound, loaded.credentials).await?;
@@ -234,6 +237,12 @@ impl App {
         if let Err(error) = self.designators.unregister(id) {
             warn!(%error, "cannot withdraw a workload");
         }
+    }
+
+    /// What must not be handed down to a command that this process starts.
+    #[must_use]
+    pub fn secret_variables(&self) -> &[String] {
+        &self.secret_variables
     }
 
     #[must_use]

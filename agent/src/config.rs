@@ -102,14 +102,15 @@ impl Config {
         }
         let policies = if flags.policies.is_empty() { file.policies } else { flags.policies };
         let policies = if policies.is_empty() { vec![PathBuf::from(POLICIES)] } else { policies };
+        let state_dir = flags.state_dir.or(file.state_dir).unwrap_or_else(state_dir);
         Ok(Self {
             policies,
-            journal: flags.journal.or(file.journal).unwrap_or_else(|| PathBuf::from(JOURNAL)),
+            journal: flags.journal.or(file.journal).unwrap_or_else(|| state_dir.join("journal")),
             top_cgroup: flags.top_cgroup.or(file.top_cgroup),
             control: flags.control.or(file.control).unwrap_or_else(default_control),
             pin_dir: pin_dir(&runtime_dir),
             runtime_dir,
-            state_dir: flags.state_dir.or(file.state_dir).unwrap_or_else(state_dir),
+            state_dir,
             handshake_timeout: Duration::from_secs(seconds),
             on_stop: on_stop.or(file.on_stop).unwrap_or_default(),
             observe: false,
@@ -166,7 +167,6 @@ fn read(path: &Path) -> Result<File, ConfigError> {
 }
 
 const POLICIES: &str = "/etc/weir/policies";
-const JOURNAL: &str = "/var/lib/weir/journal";
 const RUNTIME: &str = "/run/weir";
 const STATE: &str = "/var/lib/weir";
 const PINS: &str = "/sys/fs/bpf/weir";

@@ -67,6 +67,58 @@ fn the_environment_reaches_the_command_as_it_was() -> Result<()> {
 }
 
 #[test]
+fn a_credential_in_the_environment_is_not_handed_down() -> Result<()> {
+    let scene = Scene::with_api()?;
+    let policies = "apiVersion: weir/v1\nkind: Credential\nmetadata: {name: c}\nspec: {token: {env: WEIR_TEST_TOKEN}}\n---\n\
+         apiVersion: weir/v1\nkind: Upstream\nmetadata: {name: u}\nspec: {hosts: [127.0.0.5], protocol: http, tls: {mode: off}}\n---\n\
+         apiVersion: weir/v1\nkind: Policy\nmetadata: {name: p}\nspec: {workloads: [{name: demo}], upstreams: [{name: u}], inject: {credential: c}}\n";
+    let token = scene.http()?.secret().to_owned();
+    let url = format!("http://127.0.0.5:{}/v1/items", scene.http()?.port());
+    let client = run(&scene, policies, &["sh", "-c", &format!("env; curl -s -o /dev/null -w '%{{http_code}}' {url}")])?;
+    let seen = client.env("WEIR_TEST_TOKEN", &token).env("WEIR_TEST_OTHER", "kept").run()?.require_success()?;
+    ensure_lacks(&seen.stdout, &token)?;
+    ensure_contains(&seen.stdout, "WEIR_TEST_OTHER=kept")?;
+    ensure!(seen.stdout.ends_with("200"), "the agent itself must have it: {}", seen.all());
+    Ok(())
+}
+
+#[test]
+fn a_socket_made_outside_is_not_handed_down() -> Result<()> {
+    let scene = Scene::with_postgres()?;
+    let command = run(&scene, &scene.postgres_policy(""), &["ls", "-l", "/proc/self/fd"])?;
+    let outer = "import os, socket, sys\n\
+        kept = socket.socket()\n\
+        os.dup2(kept.fileno(), 9)\n\
+        os.set_inheritable(9, True)\n\
+        os.execvp(sys.argv[1], sys.argv[1:])\n";
+    let seen = command.inside(["python3", "-c", outer]).run()?.require_success()?;
+    ensure_lacks(&seen.stdout, "socket:")
+}
+
+#[test]
+fn two_runs_at_once_keep_two_journals() -> Result<()> {
+    let scene = Scene::with_postgres()?;
+    let state = scene.scratch.directory("state")?;
+    scene.write_policies(&scene.postgres_policy("").replace(&scene.selector(), "{name: demo}"))?;
+    let client = |command: &[&str]| -> Result<Client> {
+        let mut words: Vec<OsString> =
+            vec![weir_binary()?.into(), "run".into(), "--name".into(), "demo".into(), "--policies".into()];
+        words.extend([scene.places.policies.clone().into(), "--".into()]);
+        words.extend(command.iter().map(OsString::from));
+        let client = Client::new(words).env("WEIR_RUNTIME_DIR", &scene.places.runtime).env("WEIR_STATE_DIR", &state);
+        Ok(client.deadline(Duration::from_secs(60)))
+    };
+    let inner = format!("exec psql -XAtwd '{}' -c 'select 41 + 1'", target(&scene)?);
+    let held = client(&["sleep", "2"])?;
+    let outer = std::thread::spawn(move || held.run());
+    std::thread::sleep(Duration::from_millis(700));
+    let seen = client(&["sh", "-c", &inner])?.run()?.require_success()?;
+    ensure!(seen.stdout.trim() == "42", "{}", seen.all());
+    ensure!(outer.join().map_err(|_| anyhow::anyhow!("the first run panicked"))??.success());
+    Ok(())
+}
+
+#[test]
 fn an_agent_that_runs_already_is_used() -> Result<()> {
     let scene = Scene::with_postgres()?;
     let target = target(&scene)?;

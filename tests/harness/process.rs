@@ -182,6 +182,14 @@ impl Client {
         self
     }
 
+    /// The same command, started by another one that takes it as its last arguments.
+    #[must_use]
+    pub fn inside<S: AsRef<OsStr>>(mut self, outer: impl IntoIterator<Item = S>) -> Self {
+        let outer = outer.into_iter().map(|word| word.as_ref().to_owned());
+        self.arguments = outer.chain(self.arguments).collect();
+        self
+    }
+
     #[must_use]
     pub fn input(mut self, input: impl Into<Vec<u8>>) -> Self {
         self.input = input.into();

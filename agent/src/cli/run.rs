@@ -128,7 +128,7 @@ async fn with_running_agent(mut client: Client, args: &Args, name: &str) -> Resu
     let cgroup = RunCgroup::create(&status.top_cgroup)?;
     let ask = Ask::Enroll { name: name.to_owned(), cgroup: cgroup.workload.clone() };
     client.ask(&ask).map_err(refused)?;
-    let status = execute(&args.command, &cgroup.workload, getrlimit(Resource::Core)).await?;
+    let status = execute(&args.command, &cgroup.workload, getrlimit(Resource::Core), &[]).await?;
     // The agent withdraws the workload when this connection closes.
     drop(client);
     Ok(status)
@@ -149,7 +149,7 @@ async fn with_own_agent(args: Args, name: &str, cgroup2: &Path) -> Result<u8, Fa
     config.top_cgroup = Some(config.top_cgroup.unwrap_or_else(|| cgroup.top.clone()));
     let app = start(config, named_journal).await?;
     app.enroll(name, &cgroup.workload).map_err(|error| Failure::new(Exit::Failed, format!("run: {error}")))?;
-    let status = execute(&args.command, &cgroup.workload, core_limit).await;
+    let status = execute(&args.command, &cgroup.workload, core_limit, app.secret_variables()).await;
     app.wait_idle(LAST_SESSIONS_TIMEOUT).await;
     // Processes that the command left behind stay refused: releasing the kernel programs would give them the open network.
     let abandoned = !cgroup.is_empty();
@@ -176,9 +176,14 @@ async fn start(mut config: Config, named_journal: bool) -> Result<Arc<App>, Fail
 
 /// Runs the command inside the cgroup and waits for it, passing signals on. `core_limit` is the command's own: the agent's
 /// forbids core files.
-async fn execute(command: &[OsString], cgroup: &Path, core_limit: Rlimit) -> Result<u8, Failure> {
+async fn execute(command: &[OsString], cgroup: &Path, core_limit: Rlimit, secret_variables: &[String]) -> Result<u8, Failure> {
     let program = std::env::current_exe().map_err(|error| Failure::new(Exit::Host, format!("run: find weir itself: {error}")))?;
-    let mut child = Command::new(program)
+    let mut entering = Command::new(program);
+    // What weir injects, the command must not hold.
+    secret_variables.iter().map(String::as_str).chain(["CREDENTIALS_DIRECTORY"]).for_each(|name| {
+        entering.env_remove(name);
+    });
+    let mut child = entering
         .arg("__enter")
         .arg(cgroup)
         .arg("--core-limit")

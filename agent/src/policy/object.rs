@@ -77,12 +77,23 @@ impl CredentialSpec {
     /// True when reading it starts a process.
     #[must_use]
     pub fn runs_a_program(&self) -> bool {
+        self.sources().any(|source| matches!(source, SecretSource::Exec(_)))
+    }
+
+    /// Names of the variables of the agent's environment that hold its values.
+    pub fn variables(&self) -> impl Iterator<Item = &str> {
+        self.sources().filter_map(|source| match source {
+            SecretSource::Env(name) => Some(name.as_str()),
+            SecretSource::Exec(_) | SecretSource::File(_) | SecretSource::Systemd(_) => None,
+        })
+    }
+
+    fn sources(&self) -> impl Iterator<Item = &SecretSource> {
         let user = match &self.user {
             Some(Value::From(source)) => Some(source),
             Some(Value::Literal(_)) | None => None,
         };
-        let sources = [user, self.password.as_ref(), self.token.as_ref()];
-        sources.into_iter().flatten().any(|source| matches!(source, SecretSource::Exec(_)))
+        [user, self.password.as_ref(), self.token.as_ref()].into_iter().flatten()
     }
 }
 
