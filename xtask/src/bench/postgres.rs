@@ -1,4 +1,5 @@
-//! pgbench: select-only and TPC-B, 1 and 16 clients, simple and prepared; direct, through pgbouncer, through weir.
+//! pgbench: select-only and TPC-B, 1 and 16 clients, simple and prepared, and select-only with 128, where a durable journal commits for
+//! many at once; direct, through pgbouncer, through weir.
 
 use std::time::Duration;
 
@@ -47,6 +48,7 @@ fn loads() -> Vec<Load> {
             loads.extend(["simple", "prepared"].map(|mode| Load { select_only, clients, mode }));
         }
     }
+    loads.push(Load { select_only: true, clients: 128, mode: "prepared" });
     loads
 }
 
