@@ -14,12 +14,12 @@ use std::{
 use arc_swap::ArcSwap;
 
 use crate::{
-    flow::{Flow, Request, SessionId},
+    flow::{Flow, Object, Request, SessionId, Statement},
     journal::{
         Event, Journal, JournalError, Record, Ticket,
         event::{LoginEntry, VerdictEntry},
     },
-    mask::KnownSecrets,
+    mask::{KnownSecrets, Masked, Scrubber},
     policy::{Allowed, Denied, Permit, PolicySet, ResolvedHosts, Verdict, object::Durability},
 };
 
@@ -38,6 +38,16 @@ pub struct SessionJudge {
     permit: Mutex<Permit>,
     requests: AtomicU64,
     durability: Durability,
+    said: Mutex<Option<Said>>,
+}
+
+/// What the journal says of the statement that was judged last: prepared statements and drivers repeat themselves.
+struct Said {
+    statement: Arc<Statement>,
+    /// Once more secrets are known, the text must be scrubbed again.
+    scrubber: Arc<Scrubber>,
+    text: Masked,
+    objects: Arc<[Object]>,
 }
 
 /// A verdict, the journal's number for the request, and the ticket to wait for before forwarding.
@@ -75,6 +85,7 @@ impl Judge {
             judge: Arc::clone(self),
             permit: Mutex::new(permit),
             requests: AtomicU64::new(0),
+            said: Mutex::new(None),
         }
     }
 }
@@ -141,17 +152,34 @@ impl SessionJudge {
                 verdict,
             },
             Request::Login(login) => Event::Login { number, login: LoginEntry::new(login, &scrubber), verdict },
-            Request::Statement(statement) => Event::Statement {
-                number,
-                text: scrubber.text(&statement.text),
-                effects: statement.effects,
-                objects: statement.objects.clone(),
-                verdict,
-            },
+            Request::Statement(statement) => {
+                let (text, objects) = self.said(statement, &scrubber);
+                Event::Statement { number, text, effects: statement.effects, objects, verdict }
+            }
             Request::Stream => Event::Stream { number, verdict },
         }
     }
+
+    /// Text and objects of a statement, for the journal.
+    fn said(&self, statement: &Arc<Statement>, scrubber: &Arc<Scrubber>) -> (Masked, Arc<[Object]>) {
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        let same = |said: &&Said| Arc::ptr_eq(&said.statement, statement) && Arc::ptr_eq(&said.scrubber, scrubber);
+        if let Some(said) = said.as_ref().filter(same) {
+            return (said.text.clone(), Arc::clone(&said.objects));
+        }
+        let (text, objects) = (scrubber.text(&statement.text), Arc::<[Object]>::from(statement.objects.as_slice()));
+        *said = (statement.text.len() <= SAID_BYTES_MAX).then(|| Said {
+            statement: Arc::clone(statement),
+            scrubber: Arc::clone(scrubber),
+            text: text.clone(),
+            objects: Arc::clone(&objects),
+        });
+        (text, objects)
+    }
 }
+
+/// Longer statements are not kept: sessions are idle most of the time.
+const SAID_BYTES_MAX: usize = 4 * 1024;
 
 impl From<&Verdict> for VerdictEntry {
     fn from(verdict: &Verdict) -> Self {

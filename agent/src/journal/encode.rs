@@ -199,10 +199,10 @@ mod tests {
             ["", "select 1", "select '\n\t\\' || \"a\" -- \u{1}\u{7f} é 💥", "0123456789abcdef\"", "0123456789abcdef0\u{1f}"]
         {
             let text = masked(text);
-            let objects = vec![object(None, false), object(Some("public"), true)];
+            let objects = [object(None, false), object(Some("public"), true)].into();
             let effects = Effects::of(&[Effect::Read, Effect::Drop]);
             same(Event::Statement { number: 0, text: text.clone(), effects, objects, verdict: denied() });
-            same(Event::Statement { number: 10, text, effects: Effects::default(), objects: vec![], verdict: allowed() });
+            same(Event::Statement { number: 10, text, effects: Effects::default(), objects: Arc::new([]), verdict: allowed() });
         }
     }
 

@@ -155,7 +155,7 @@ pub enum Event {
         number: u64,
         text: Masked,
         effects: Effects,
-        objects: Vec<Object>,
+        objects: Arc<[Object]>,
         verdict: VerdictEntry,
     },
 }

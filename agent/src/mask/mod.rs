@@ -20,20 +20,20 @@ pub use known::{KnownSecrets, SECRET_BYTES_MIN, Scrubber, Unmaskable};
 pub use stream::ScrubStream;
 pub use workload::MaskedWorkload;
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
 /// Text that has been through masking: the only free text that the journal takes. Only `mask` makes one.
 #[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Masked(String);
+pub struct Masked(Arc<str>);
 
 impl Masked {
     /// A text of our own: it was compiled in, so it holds nothing of anyone's.
     #[must_use]
     pub fn plain(text: &'static str) -> Self {
-        Self(text.to_owned())
+        Self(text.into())
     }
 
     #[must_use]

@@ -2,6 +2,7 @@
 
 mod connect;
 mod http;
+mod journal;
 mod memory;
 mod postgres;
 mod report;
@@ -40,6 +41,7 @@ pub(crate) struct Args {
 enum Part {
     Connect,
     Http,
+    Journal,
     Memory,
     Postgres,
 }
@@ -80,6 +82,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
     if wanted(Part::Postgres) {
         postgres::run(&stage, effort, &mut report)?;
+    }
+    if wanted(Part::Journal) && !args.without_weir {
+        journal::run(&stage, effort, &mut report)?;
     }
     if wanted(Part::Memory) {
         memory::run(&stage, effort, &mut report)?;

@@ -30,7 +30,7 @@ fn story(directory: &TempDir) -> SessionId {
         number,
         text: masked(text),
         effects: Effects::of(&[Effect::Drop]),
-        objects: vec![],
+        objects: [].into(),
         verdict: verdict(allowed),
     };
     let events = [

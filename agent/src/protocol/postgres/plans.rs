@@ -20,12 +20,17 @@ pub(super) struct Plans {
     slots: Vec<Slot>,
     next: usize,
     /// The last RowDescription and what it says: drivers ask for it with every execution.
-    described: Option<(Box<[u8]>, Arc<[FieldDescription]>)>,
+    described: Option<Described>,
 }
 
 /// Names a plan until `Plans` changes.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct PlanId(usize);
+
+struct Described {
+    body: Box<[u8]>,
+    fields: Arc<[FieldDescription]>,
+}
 
 struct Slot {
     fields: Arc<[FieldDescription]>,
@@ -42,14 +47,12 @@ impl Plans {
 
     /// Reads a RowDescription.
     pub(super) fn fields(&mut self, body: &[u8]) -> Result<Arc<[FieldDescription]>, WireError> {
-        if let Some((known, fields)) = &self.described
-            && **known == *body
-        {
-            return Ok(Arc::clone(fields));
+        if let Some(known) = self.described.as_ref().filter(|known| *known.body == *body) {
+            return Ok(Arc::clone(&known.fields));
         }
         let fields: Arc<[FieldDescription]> = postgres::row_description(body)?.into();
         if body.len() <= DESCRIBED_BYTES_MAX {
-            self.described = Some((body.into(), Arc::clone(&fields)));
+            self.described = Some(Described { body: body.into(), fields: Arc::clone(&fields) });
         }
         Ok(fields)
     }
