@@ -55,11 +55,11 @@ fn make(directory: &Path, path: &Path) -> io::Result<()> {
     let key: Zeroizing<[u8; KEY_BYTES]> = Zeroizing::new(rand::random());
     let unfinished = directory.join(format!("{FILE}.{}.{:08x}", std::process::id(), rand::random::<u32>()));
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&unfinished)?;
-    let linked =
-        file.write_all(&*key)
-            .and_then(|()| file.sync_all())
-            .and_then(|()| fs::hard_link(&unfinished, path))
-            .or_else(|cause| if cause.kind() == io::ErrorKind::AlreadyExists { Ok(()) } else { Err(cause) });
+    let linked = file
+        .write_all(&*key)
+        .and_then(|()| file.sync_all())
+        .and_then(|()| fs::hard_link(&unfinished, path))
+        .or_else(|cause| if cause.kind() == io::ErrorKind::AlreadyExists { Ok(()) } else { Err(cause) });
     let _ = fs::remove_file(&unfinished);
     linked
 }
