@@ -21,7 +21,7 @@ use crate::{
     cli::Exit,
     config::{Config, OnStop},
     control::{self, JournalStatus, PolicyStatus, Status},
-    credential::{self, Broker},
+    credential::{self, Broker, VersionKey, VersionKeyError},
     drain::{self, DRAIN_TIMEOUT, Drainer},
     intercept::{
         Designators, HEARTBEAT_PERIOD, Identities, InterceptConfig, InterceptError, Interceptor, OBJECT, Origins, Selector,
@@ -84,6 +84,8 @@ pub enum StartError {
     Listen { address: SocketAddr, cause: io::Error },
     #[error("policies are not loaded, so weir does not start:\n{0}")]
     Policy(LoadErrors),
+    #[error(transparent)]
+    VersionKey(#[from] VersionKeyError),
 }
 
 impl StartError {
@@ -93,7 +95,9 @@ impl StartError {
         match self {
             Self::Policy(_) => Exit::Usage,
             Self::Intercept(InterceptError::AlreadyRunning { .. }) | Self::Journal(_) => Exit::Failed,
-            Self::Authority(_) | Self::Control { .. } | Self::Intercept(_) | Self::Listen { .. } => Exit::Host,
+            Self::Authority(_) | Self::Control { .. } | Self::Intercept(_) | Self::Listen { .. } | Self::VersionKey(_) => {
+                Exit::Host
+            }
         }
     }
 }
@@ -118,12 +122,14 @@ impl App {
         let interceptor = Interceptor::attach(InterceptConfig { top_cgroup: top_cgroup.clone(), pin_dir })?;
         let (journal, committer) = Journal::open(JournalConfig::new(&config.journal))?;
         let authority = Authority::open(&config.state_dir)?;
+        let version_key = VersionKey::open(&config.state_dir)?;
         let (bound, listeners) = bind_listeners().await?;
 
         let policies = Arc::new(ArcSwap::from_pointee(loaded.set));
         let designators = Designators::start(cgroup_root.clone(), top_cgroup.clone(), interceptor.cgroups())?;
         let identities = Identities::new(cgroup_root, designators.names());
-        let (drainer, context) = build_context(&config, &policies, interceptor.origins(), identities, journal, authority);
+        let origins = interceptor.origins();
+        let (drainer, context) = build_context(&config, &policies, origins, identities, journal, authority, version_key);
         let app = Arc::new(Self {
             top_cgroup,
             started: Instant::now(),
@@ -367,6 +373,7 @@ fn build_context(
     identities: Identities,
     journal: Journal,
     authority: Authority,
+    version_key: VersionKey,
 ) -> (Drainer, Context) {
     let known = Arc::new(KnownSecrets::default());
     let resolved = Arc::new(ArcSwap::from_pointee(std::collections::HashMap::new()));
@@ -376,7 +383,7 @@ fn build_context(
         origins,
         identities,
         judge: Arc::new(judge),
-        broker: Broker::new(known),
+        broker: Broker::new(known, version_key),
         authority,
         originator: Originator::default(),
         sessions: Arc::new(Sessions::default()),

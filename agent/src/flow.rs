@@ -343,17 +343,30 @@ impl fmt::Display for Reason {
     }
 }
 
-/// A reason with the sentence that the client is told: what failed, on what, why. Never holds a secret.
+/// A reason with a sentence: what failed, on what, why. Never holds a secret. The client is told `public`.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{detail}")]
 pub struct Failure {
     pub reason: Reason,
     pub detail: String,
+    public: Option<String>,
 }
 
 impl Failure {
     pub fn new(reason: Reason, detail: impl Into<String>) -> Self {
-        Self { reason, detail: detail.into() }
+        Self { reason, detail: detail.into(), public: None }
+    }
+
+    /// Tells the client less than the journal: the detail names what a workload need not know, such as where a secret lies.
+    #[must_use]
+    pub fn telling(self, public: impl Into<String>) -> Self {
+        Self { public: Some(public.into()), ..self }
+    }
+
+    /// What the client is told.
+    #[must_use]
+    pub fn public(&self) -> &str {
+        self.public.as_deref().unwrap_or(&self.detail)
     }
 }
 

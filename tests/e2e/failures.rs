@@ -16,6 +16,11 @@ fn fails_closed_when_the_credentials_file_is_missing() -> Result<()> {
     ensure_contains(&seen.stderr, "FATAL")?;
     let session = scene.journaled("session_closed")?;
     ensure!(session.iter().any(|entry| entry.text("reason") == "credential-unavailable"), "{session:?}");
+    // Where the secret lies is for the journal, not for the workload.
+    let file = scene.secret_file("postgres").display().to_string();
+    ensure!(session.iter().any(|entry| entry.text("detail").contains(&file)), "{session:?}");
+    ensure_contains(&seen.stderr, "credential db-app")?;
+    ensure_lacks(&seen.stderr, &file)?;
     let id = session.first().and_then(|entry| entry.session()).unwrap_or("no session").to_owned();
     ensure_contains(&seen.stderr, &id)?;
     scene.scratch.secret("postgres", scene.db()?.password())?;

@@ -47,6 +47,46 @@ fn a_second_agent_is_refused_and_told_the_pid_of_the_first() -> Result<()> {
 }
 
 #[test]
+fn an_agent_without_rights_says_so_before_anything_else() -> Result<()> {
+    let scene = Scene::empty()?;
+    let weir = e2e::weir_binary()?;
+    let absent = scene.scratch.join("absent").into_os_string();
+    let agent = ["agent".into(), "--config".into(), absent.clone(), "--policies".into(), absent];
+    let without = ["setpriv", "--inh-caps=-all", "--bounding-set=-all"].map(Into::into);
+    let seen = e2e::Client::new(without.into_iter().chain([weir.into_os_string()]).chain(agent)).run()?;
+    ensure!(seen.status.code() == Some(3), "{:?} {}", seen.status, seen.all());
+    ensure_contains(&seen.stderr, "needs root")?;
+    ensure_lacks(&seen.stderr, "absent")
+}
+
+#[test]
+fn asking_where_no_agent_runs_fails_in_json_too() -> Result<()> {
+    let scene = Scene::empty()?;
+    let control = scene.places.control();
+    for command in ["status", "sessions", "reload"] {
+        let seen = e2e::weir([command.as_ref(), "--json".as_ref(), "--control".as_ref(), control.as_os_str()])?;
+        ensure!(seen.status.code() == Some(1), "{command}: {:?}", seen.status);
+        let said: serde_json::Value = serde_json::from_str(&seen.stdout)?;
+        ensure!(said["error"].as_str().is_some_and(|error| error.contains("control.sock")), "{command}: {said}");
+    }
+    Ok(())
+}
+
+#[test]
+fn versions_of_credentials_can_be_compared_over_restarts() -> Result<()> {
+    let scene = Scene::with_postgres()?;
+    let mut agent = scene.agent(&scene.postgres_policy(""))?;
+    scene.psql("select 1")?.require_success()?;
+    agent.stop()?;
+    let _next = Agent::start(&scene.places, &[])?;
+    scene.psql("select 1")?.require_success()?;
+    let injected = scene.journaled("credential_injected")?;
+    let [first, second] = injected.as_slice() else { anyhow::bail!("{injected:?}") };
+    ensure!(!first.text("version").is_empty() && first.text("version") == second.text("version"), "{injected:?}");
+    Ok(())
+}
+
+#[test]
 fn status_and_sessions_tell_what_runs() -> Result<()> {
     let scene = Scene::with_postgres()?;
     let agent = scene.agent(&scene.postgres_policy(""))?;

@@ -182,6 +182,19 @@ fn a_name_in_hosts_is_resolved_by_the_agent() -> Result<()> {
 }
 
 #[test]
+fn a_workload_that_no_policy_names_is_refused_in_its_own_protocol() -> Result<()> {
+    let scene = Scene::with_postgres()?;
+    let another = scene.selector().replace('}', ", uid: 54321}");
+    let _agent = scene.agent(&scene.postgres_policy("").replace(&scene.selector(), &another))?;
+    for tls in ["sslmode=disable", "sslmode=require"] {
+        let seen = scene.psql_at("127.0.0.5", tls, &["select 1"])?;
+        ensure!(!seen.success());
+        ensure_contains(&seen.stderr, "FATAL:  no policy names this workload")?;
+    }
+    Ok(())
+}
+
+#[test]
 fn a_policy_for_another_executable_does_not_apply() -> Result<()> {
     let scene = Scene::with_api()?;
     let curl = fs::canonicalize("/usr/bin/curl")?;

@@ -5,10 +5,11 @@ use std::{path::PathBuf, sync::Arc};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info};
 
-use super::{Exit, output::complain};
+use super::{Exit, doctor, output::complain};
 use crate::{
     app::App,
     config::{Config, Flags, OnStop},
+    intercept::cgroup2_root,
     telemetry,
 };
 
@@ -30,6 +31,11 @@ pub struct Args {
 
 pub fn run(args: Args) -> Exit {
     telemetry::start(&args.log);
+    // Whoever lacks the rights is told so first: everything else would fail for the same reason, with other words.
+    if let Err(error) = able() {
+        complain(error);
+        return Exit::Host;
+    }
     let config = match Config::load(args.config.as_deref(), args.flags, args.on_stop) {
         Ok(config) => config,
         Err(error) => {
@@ -45,6 +51,15 @@ pub fn run(args: Args) -> Exit {
         }
     };
     runtime.block_on(serve(config))
+}
+
+/// What no configuration can make up for.
+fn able() -> Result<(), String> {
+    let missing = doctor::missing_rights();
+    if !missing.is_empty() {
+        return Err(format!("the agent needs root: it does not hold {}", missing.join(", ")));
+    }
+    cgroup2_root().map(drop).map_err(|error| error.to_string())
 }
 
 async fn serve(config: Config) -> Exit {

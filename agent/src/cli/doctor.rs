@@ -75,7 +75,7 @@ impl Report {
         };
         checks.push(loading(programs.len(), programs_error.as_deref()));
         let pins = pin_directories();
-        checks.extend(pins.iter().map(Check::from));
+        checks.extend(pin_checks(&pins));
         Self { interception: checks.iter().all(|check| check.state != State::Fail), checks, programs, programs_error, pins }
     }
 
@@ -120,27 +120,47 @@ impl From<&Feature> for Check {
     }
 }
 
-impl From<&PinState> for Check {
-    fn from(pins: &PinState) -> Self {
-        let path = pins.directory.display();
-        let (state, note) = match pins.agent_pid {
-            Some(pid) => (State::Ok, format!("{path}: held by the agent with pid {pid}")),
-            None => (
-                State::Warn,
-                format!(
-                    "{path}: no agent holds it; its workloads are refused until `weir agent` adopts it, or are let go by `rm -r {path}`"
-                ),
-            ),
-        };
-        Self { name: "pins", state, needed_for: "refusing while no agent runs", note }
-    }
+/// A line for each running agent, and one for everything that dead ones left, however many there were.
+fn pin_checks(pins: &[PinState]) -> Vec<Check> {
+    let check = |state, note| Check { name: "pins", state, needed_for: "refusing while no agent runs", note };
+    let held = pins.iter().filter_map(|pins| {
+        let pid = pins.agent_pid?;
+        Some(check(State::Ok, format!("{}: held by the agent with pid {pid}", pins.directory.display())))
+    });
+    let mut left: Vec<&PinState> = pins.iter().filter(|pins| pins.agent_pid.is_none()).collect();
+    left.sort_by_key(|pins| std::cmp::Reverse(pins.changed));
+    held.chain((!left.is_empty()).then(|| check(State::Warn, abandoned(&left)))).collect()
 }
+
+/// `left`: the newest first.
+fn abandoned(left: &[&PinState]) -> String {
+    let newest: Vec<String> = left.iter().take(PINS_SHOWN_MAX).map(|pins| pins.directory.display().to_string()).collect();
+    if let ([_], [path]) = (left, newest.as_slice()) {
+        return format!(
+            "{path}: no agent holds it; its workloads are refused until `weir agent` adopts it, or are let go by `rm -r {path}`"
+        );
+    }
+    format!(
+        "{} directories that no agent holds, the newest {}; their workloads are refused until `weir agent` adopts them, or are let \
+         go by `{REMOVE_ABANDONED}`, which leaves those of running agents alone",
+        left.len(),
+        newest.join(", "),
+    )
+}
+
+const PINS_SHOWN_MAX: usize = 3;
+/// An agent holds the lock on its directory: `flock` passes over it.
+const REMOVE_ABANDONED: &str = "for d in /sys/fs/bpf/weir*; do flock --nonblock $d rm -r $d; done";
 
 const CAPABILITIES: [(u32, &str); 3] = [(12, "CAP_NET_ADMIN"), (21, "CAP_SYS_ADMIN"), (39, "CAP_BPF")];
 
+/// Capabilities that an agent needs and this process does not hold.
+pub(super) fn missing_rights() -> Vec<&'static str> {
+    missing_capabilities(&fs::read_to_string("/proc/self/status").unwrap_or_default())
+}
+
 fn rights() -> Check {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let missing = missing_capabilities(&status);
+    let missing = missing_rights();
     let (state, note) = if missing.is_empty() {
         (State::Ok, "held: CAP_BPF, CAP_NET_ADMIN, CAP_SYS_ADMIN".to_owned())
     } else {
@@ -265,8 +285,25 @@ mod tests {
 
     #[test]
     fn says_how_to_let_go_what_a_dead_agent_left() {
-        let check = Check::from(&PinState { directory: "/sys/fs/bpf/weir".into(), agent_pid: None });
+        let checks = pin_checks(&[left("weir", 1)]);
+        let [check] = checks.as_slice() else { panic!("{checks:?}") };
         assert_eq!(check.state, State::Warn);
         assert!(check.note.contains("rm -r /sys/fs/bpf/weir"));
+    }
+
+    #[test]
+    fn many_abandoned_directories_are_one_line_with_the_newest() {
+        let mut pins: Vec<PinState> = (0..150).map(|number| left(&format!("weir-{number}"), number)).collect();
+        pins.push(PinState { agent_pid: Some(7), ..left("weir", 0) });
+        let checks = pin_checks(&pins);
+        let [held, left] = checks.as_slice() else { panic!("{checks:?}") };
+        assert!(held.note.contains("pid 7"), "{held:?}");
+        assert!(left.note.starts_with("150 directories"), "{left:?}");
+        assert!(left.note.contains("weir-149") && !left.note.contains("weir-100,"), "{left:?}");
+        assert!(left.note.contains("flock --nonblock"), "{left:?}");
+    }
+
+    fn left(name: &str, changed: i64) -> PinState {
+        PinState { directory: format!("/sys/fs/bpf/{name}").into(), agent_pid: None, changed }
     }
 }

@@ -55,7 +55,7 @@ impl Source {
     /// Says what is wrong if there is nothing to read.
     fn open(&self) -> Result<Walk, Exit> {
         Walk::open(&self.journal).map_err(|error| {
-            output::complain(error);
+            output::fail(error, self.json);
             Exit::Usage
         })
     }

@@ -21,11 +21,24 @@ use clap::{Parser, Subcommand};
 
 /// Puts credentials in, masks secrets in what comes back, guards commands and journals every session, for workloads that stay as they are.
 #[derive(Debug, Parser)]
-#[command(name = "weir", version, propagate_version = true, max_term_width = 100)]
+#[command(name = "weir", version, propagate_version = true, max_term_width = 100, after_help = AFTER_HELP)]
 pub struct Cli {
     #[command(subcommand)]
     pub command: Command,
 }
+
+const AFTER_HELP: &str = "\
+Exit codes:
+  0  fine
+  1  what was asked for failed
+  2  usage, or invalid input
+  3  this host cannot do it: see `weir doctor`
+  `weir run` gives its command's own status.
+
+Environment:
+  WEIR_RUNTIME_DIR  sockets and locks [default: /run/weir]
+  WEIR_STATE_DIR    journal, authority and keys [default: /var/lib/weir]
+  NO_COLOR          no colour when set";
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -98,4 +111,19 @@ pub fn main() -> ExitCode {
         Command::Enter(args) => run::enter(args),
     }
     .into()
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn help_names_exit_codes_and_the_environment() {
+        let help = Cli::command().render_help().to_string();
+        for word in ["Exit codes", "WEIR_RUNTIME_DIR", "WEIR_STATE_DIR"] {
+            assert!(help.contains(word), "{word} is missing: {help}");
+        }
+    }
 }

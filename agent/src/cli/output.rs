@@ -13,6 +13,14 @@ pub fn complain(message: impl std::fmt::Display) {
     let _ = writeln!(io::stderr(), "weir: {message}");
 }
 
+/// Says what failed to people, and to a script that asked for JSON also on standard output: `{"error": "..."}`.
+pub fn fail(message: impl std::fmt::Display, as_json: bool) {
+    if as_json {
+        print(&format!("{:#}\n", serde_json::json!({ "error": message.to_string() })));
+    }
+    complain(message);
+}
+
 /// Writes to standard output; a reader that went away (`| head`) ends the program quietly.
 pub fn print(text: &str) {
     let mut out = io::stdout().lock();

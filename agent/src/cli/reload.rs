@@ -2,7 +2,7 @@
 
 use super::{
     Exit,
-    output::{complain, print},
+    output::{fail, print},
     status::{Control, json},
 };
 use crate::control::{Answer, Ask};
@@ -27,11 +27,11 @@ pub fn run(args: Args) -> Exit {
             Exit::Fine
         }
         Ok(_) => {
-            complain("the agent answered something else");
+            fail("the agent answered something else", args.json);
             Exit::Failed
         }
         Err(error) => {
-            complain(error);
+            fail(error, args.json);
             Exit::Failed
         }
     }

@@ -2,7 +2,7 @@
 
 use super::{
     Exit,
-    output::{Table, complain, print},
+    output::{Table, fail, print},
     status::{Control, json},
 };
 use crate::{
@@ -24,11 +24,11 @@ pub fn run(args: Args) -> Exit {
         Ok(Answer::Sessions { sessions }) if args.json => print(&json(&sessions)),
         Ok(Answer::Sessions { sessions }) => print(&table(&sessions)),
         Ok(_) => {
-            complain("the agent answered something else");
+            fail("the agent answered something else", args.json);
             return Exit::Failed;
         }
         Err(error) => {
-            complain(error);
+            fail(error, args.json);
             return Exit::Failed;
         }
     }

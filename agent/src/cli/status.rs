@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::{
     Exit,
-    output::{complain, print},
+    output::{fail, print},
 };
 use crate::{
     config::default_control,
@@ -46,11 +46,11 @@ pub fn run(args: Args) -> Exit {
             Exit::Fine
         }
         Ok(_) => {
-            complain("the agent answered something else");
+            fail("the agent answered something else", args.json);
             Exit::Failed
         }
         Err(error) => {
-            complain(error);
+            fail(error, args.json);
             Exit::Failed
         }
     }

@@ -15,6 +15,7 @@ use tracing::warn;
 use super::{
     Secret,
     source::{self, Stamp},
+    version::VersionKey,
 };
 use crate::{
     mask::KnownSecrets,
@@ -76,8 +77,7 @@ impl std::fmt::Debug for Pin {
 /// Reads sources, remembers nothing longer than its time, tells the masks what to look for.
 pub struct Broker {
     known: Arc<KnownSecrets>,
-    /// Of this process only: a version cannot be compared over boots, or guessed from a list of passwords.
-    version_key: Zeroizing<[u8; 32]>,
+    key: VersionKey,
     slots: Mutex<HashMap<Key, Arc<Slot>>>,
 }
 
@@ -88,10 +88,20 @@ pub enum CredentialError {
     Unavailable { name: Arc<str>, source_kind: &'static str, subject: String, cause: String },
 }
 
-impl Broker {
+impl CredentialError {
+    /// What a workload may be told: not where the secret lies.
     #[must_use]
-    pub fn new(known: Arc<KnownSecrets>) -> Self {
-        Self { known, version_key: Zeroizing::new(rand::random()), slots: Mutex::default() }
+    pub fn public(&self) -> String {
+        let Self::Unavailable { name, .. } = self;
+        format!("credential {name} cannot be read; the agent's journal says why")
+    }
+}
+
+impl Broker {
+    /// `key` makes the versions: one host's versions can be compared, and not guessed from a list of passwords.
+    #[must_use]
+    pub fn new(known: Arc<KnownSecrets>, key: VersionKey) -> Self {
+        Self { known, key, slots: Mutex::default() }
     }
 
     /// Reads what the permit's policy injects; `None` when it injects nothing. The values are known to the masks before this returns.
@@ -196,7 +206,7 @@ impl Broker {
     }
 
     fn version(&self, spec: &CredentialSpec, user: Option<&str>, secrets: [&Option<Secret>; 2]) -> String {
-        let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(&*self.version_key) else {
+        let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(self.key.expose()) else {
             return String::new(); // HMAC takes keys of any length
         };
         let secrets = secrets.map(|secret| secret.as_ref().map(Secret::expose));
@@ -300,7 +310,9 @@ mod tests {
 
     fn desk() -> Desk {
         let known = Arc::new(KnownSecrets::default());
-        Desk { directory: TempDir::new().unwrap(), broker: Broker::new(Arc::clone(&known)), known }
+        let directory = TempDir::new().unwrap();
+        let broker = Broker::new(Arc::clone(&known), VersionKey::open(directory.path()).unwrap());
+        Desk { directory, broker, known }
     }
 
     fn write(path: &Path, content: &str) {
@@ -343,6 +355,7 @@ mod tests {
         let desk = desk();
         let error = desk.broker.pin(&desk.spec("ab")).await.unwrap_err();
         assert!(error.to_string().starts_with("credential db: file "), "{error}");
+        assert!(error.public().contains("db") && !error.public().contains('/'), "{}", error.public());
     }
 
     #[tokio::test]
@@ -378,13 +391,15 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn versions_name_the_value_within_one_process_only() {
+    async fn versions_name_the_value_on_one_host_only() {
         let (desk, other) = (desk(), desk());
         let spec = desk.spec("same value");
         let first = desk.broker.pin(&spec).await.unwrap();
         desk.broker.reject(&first);
         assert_eq!(desk.broker.pin(&spec).await.unwrap().version(), first.version());
         assert_ne!(other.broker.pin(&spec).await.unwrap().version(), first.version());
+        let restarted = Broker::new(Arc::default(), VersionKey::open(desk.directory.path()).unwrap());
+        assert_eq!(restarted.pin(&spec).await.unwrap().version(), first.version());
         assert_eq!(first.version().len(), 16);
     }
 

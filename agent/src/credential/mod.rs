@@ -19,9 +19,11 @@ mod secret;
 mod source;
 #[cfg(test)]
 mod testing;
+mod version;
 
 pub use broker::{Broker, CredentialError, Pin};
 pub use secret::{SECRET_BYTES_MAX, Secret};
+pub use version::{VersionKey, VersionKeyError};
 
 use std::io;
 

@@ -16,8 +16,8 @@ use weir_abi::{Config, ConnKey, Counter, Designation, LISTENERS_MAX, Listener, R
 use super::{
     InterceptError, Origins,
     origins::{self, KernelOrigins},
-    pins::Pins,
-    programs::{PROGRAMS, Top, check_links, hook, load, map},
+    pins::{Pins, one_at_a_time},
+    programs::{PROGRAMS, Top, check_links, hook, load, map, refuse_rival},
 };
 
 /// How often the agent calls `heartbeat`.
@@ -53,10 +53,13 @@ impl Interceptor {
     /// Returns with the heartbeat running and no listener published: designated workloads are refused until `publish`.
     ///
     /// # Errors
-    /// `AlreadyRunning` with the other agent's pid; `OtherTop` if the pins belong to another cgroup that still exists.
+    /// `AlreadyRunning` with the other agent's pid, also if its pins are elsewhere and it is attached at the same cgroup;
+    /// `OtherTop` if the pins belong to another cgroup that still exists.
     pub fn attach(config: InterceptConfig) -> Result<Self, InterceptError> {
         let top = Top::open(&config.top_cgroup)?;
+        let _one_at_a_time = one_at_a_time(&config.pin_dir)?;
         let pins = Pins::lock(&config.pin_dir)?;
+        refuse_rival(&pins, &top)?;
         let mut ebpf = load(&pins)?;
         let mut settings: Array<MapData, Config> =
             Array::try_from(map(&mut ebpf, "CONFIG")?).map_err(|error| InterceptError::map("CONFIG", error))?;

@@ -89,6 +89,23 @@ impl Pins {
         self.links().join(program)
     }
 
+    /// Other running agents, as `(pid, pin directory, directory of its links)`.
+    pub(super) fn rivals(&self) -> impl Iterator<Item = (u32, PathBuf, PathBuf)> {
+        let version = format!("v{}", weir_abi::VERSION);
+        let others = pin_directories().into_iter().filter(|other| other.directory != self.directory);
+        others.filter_map(move |other| {
+            let links = other.directory.join(&version).join("links");
+            Some((other.agent_pid?, other.directory, links))
+        })
+    }
+
+    /// Removes the directory if nothing is pinned in it: an agent that is refused leaves nothing behind.
+    pub(super) fn forget_if_empty(&self) {
+        for directory in [&self.links(), &self.maps(), &self.version(), &self.directory] {
+            let _ = fs::remove_dir(directory); // what holds pins stays
+        }
+    }
+
     /// Removes every pin and the directory. Call it when nothing is designated any more, or on purpose: it opens the network.
     pub(super) fn remove(&self) -> Result<(), InterceptError> {
         fs::remove_dir_all(&self.directory).map_err(|cause| InterceptError::os("remove", &self.directory, cause))
@@ -100,7 +117,23 @@ impl Pins {
 /// # Errors
 /// `AlreadyRunning` if its agent lives.
 pub fn remove_abandoned(directory: &Path) -> Result<(), InterceptError> {
-    if directory.exists() { Pins::lock(directory)?.remove() } else { Ok(()) }
+    if !directory.exists() {
+        return Ok(());
+    }
+    let _one_at_a_time = one_at_a_time(directory)?;
+    Pins::lock(directory)?.remove()
+}
+
+/// Until it is dropped, no other agent locks or looks at pin directories: two that start at once must see each other.
+///
+/// # Errors
+/// There is no BPF file system.
+pub(super) fn one_at_a_time(directory: &Path) -> Result<File, InterceptError> {
+    ensure_bpffs(directory)?;
+    let place = Path::new(BPFFS);
+    let lock = File::open(place).map_err(|cause| InterceptError::os("open", place, cause))?;
+    flock(&lock, FlockOperation::LockExclusive).map_err(|cause| InterceptError::os("lock", place, cause))?;
+    Ok(lock)
 }
 
 fn make_directory(path: &Path) -> Result<(), InterceptError> {
@@ -169,6 +202,8 @@ pub struct PinState {
     /// The running agent; 0: there is one, but not to be seen from here. `None`: its agent stopped or died, and what it designated
     /// is refused.
     pub agent_pid: Option<u32>,
+    /// When an agent last made or adopted something in it, in seconds since 1970.
+    pub changed: i64,
 }
 
 /// The pin directories of this host: `/sys/fs/bpf/weir*`.
@@ -187,7 +222,7 @@ fn state(directory: PathBuf) -> Option<PinState> {
     let file = File::open(&directory).ok()?;
     let free = flock(&file, FlockOperation::NonBlockingLockShared).is_ok();
     let agent_pid = (!free).then(|| holder(&file).unwrap_or(0));
-    Some(PinState { directory, agent_pid })
+    Some(PinState { directory, agent_pid, changed: file.metadata().map_or(0, |file| file.mtime()) })
 }
 
 #[cfg(test)]

@@ -123,6 +123,21 @@ pub(super) fn check_links(pins: &Pins, top: &Top) -> Result<bool, InterceptError
     Ok(found)
 }
 
+/// Two agents at one cgroup would both redirect the same connections.
+///
+/// # Errors
+/// `AlreadyRunning` if another running agent, with pins elsewhere, is attached at this very cgroup.
+pub(super) fn refuse_rival(pins: &Pins, top: &Top) -> Result<(), InterceptError> {
+    let attached = |links: &Path| PROGRAMS.iter().any(|name| attached_cgroup(&links.join(name)).ok().flatten() == Some(top.id));
+    match pins.rivals().find(|(_, _, links)| attached(links)) {
+        Some((pid, pin_dir, _)) => {
+            pins.forget_if_empty();
+            Err(InterceptError::AlreadyRunning { pid, pin_dir })
+        }
+        None => Ok(()),
+    }
+}
+
 /// The cgroup at which a pinned link is attached; 0: it is gone. `None`: no such pin.
 fn attached_cgroup(path: &Path) -> Result<Option<u64>, InterceptError> {
     let link = match sys::object_get(path) {

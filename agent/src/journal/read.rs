@@ -38,6 +38,8 @@ pub struct Commit {
     pub first_record: u64,
     pub records: u32,
     pub is_seal: bool,
+    /// The hash that the next frame must name.
+    pub link: Link,
     payload: Vec<u8>,
 }
 
@@ -154,7 +156,7 @@ impl Walk {
         })
     }
 
-    /// True once the walk ended at a seal: nothing can have been cut off behind it.
+    /// True once the walk ended at a seal: nothing was cut off behind it in that segment.
     #[must_use]
     pub fn is_sealed(&self) -> bool {
         self.sealed
@@ -233,7 +235,7 @@ impl Walk {
             Err(error) => self.unreadable(segment, scan.offset, &error),
             Ok(Some(Err(bad))) => self.bad(segment, Some(scan.next_frame), scan.offset, bad, void.is_some()),
             Ok(Some(Ok(frame))) => {
-                let commit = Commit::new(segment, frame);
+                let commit = Commit::new(segment, frame, scan.head);
                 self.since = Some(commit.time);
                 self.found.push_back(Item::Commit(commit));
                 self.current = Some((segment, scan));
@@ -312,7 +314,7 @@ impl Iterator for Walk {
 }
 
 impl Commit {
-    fn new(segment: u64, frame: Frame) -> Self {
+    fn new(segment: u64, frame: Frame, link: Link) -> Self {
         Self {
             segment,
             frame: frame.header.frame,
@@ -320,6 +322,7 @@ impl Commit {
             first_record: frame.header.first_record,
             records: frame.header.records,
             is_seal: frame.header.kind == FrameKind::Seal,
+            link,
             payload: frame.payload,
         }
     }
@@ -355,7 +358,7 @@ impl Entry {
 fn abandoned_by(directory: &Path, segment: u64) -> Vec<(u64, (Abandoned, OpenCause, Stamp))> {
     let first = Scan::open(&directory.join(segment_file_name(segment)), None).ok().and_then(Result::ok).and_then(|mut scan| {
         let frame = scan.next().ok()??.ok()?;
-        Commit::new(segment, frame).entries().next()
+        Commit::new(segment, frame, scan.head).entries().next()
     });
     let Some(Entry { time, event: Some(Event::JournalOpened { cause, abandoned }), .. }) = first else { return Vec::new() };
     let earlier = abandoned.into_iter().filter(|abandoned| abandoned.segment < segment);

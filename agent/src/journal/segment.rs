@@ -11,6 +11,27 @@ use sha2::{Digest, Sha256};
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Link(pub [u8; 32]);
 
+impl Link {
+    /// Reads 64 hexadecimal digits.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut link = [0; 32];
+        if text.len() != 2 * link.len() || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return None;
+        }
+        for (place, byte) in link.iter_mut().enumerate() {
+            *byte = u8::from_str_radix(text.get(2 * place..2 * place + 2)?, 16).ok()?;
+        }
+        Some(Self(link))
+    }
+}
+
+impl std::fmt::Display for Link {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
 /// The first [`SEGMENT_HEADER_BYTES`] of a file.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct SegmentHeader {

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::{
     read::{Item, Problem, ProblemKind, ReadError, UncleanStop, Walk},
+    segment::Link,
     time::Stamp,
 };
 
@@ -24,7 +25,8 @@ pub enum State {
     Unsealed,
     /// Every frame is good and an agent is writing.
     Running,
-    /// Every frame is good and the log was closed: nothing is missing.
+    /// Every frame is good and the log ends with a seal. Whole segments behind it may have been removed: only a head that was noted
+    /// elsewhere can tell.
     Sealed,
 }
 
@@ -47,6 +49,12 @@ pub struct Report {
     pub first: Option<Stamp>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last: Option<Stamp>,
+    /// The last good frame: what to note elsewhere.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub head: Option<Head>,
+    /// What became of the head that was noted elsewhere.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expected: Option<Expected>,
     pub problems: Vec<Problem>,
     /// Crashes that the journal itself records; not problems.
     pub unclean_stops: Vec<UncleanStop>,
@@ -54,11 +62,44 @@ pub struct Report {
     pub more_problems: u64,
 }
 
-/// Reads the whole journal. `progress` is told bytes read and bytes in all, once a frame.
+/// A frame by which everything before it can be proven.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+pub struct Head {
+    pub segment: u64,
+    pub frame: u64,
+    /// 64 hexadecimal digits.
+    pub hash: String,
+}
+
+/// Is a noted head part of this journal?
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Expected {
+    /// A frame has it, and later ones follow.
+    Contained,
+    /// The last frame has it.
+    Head,
+    /// No frame has it: what led to it was removed or replaced.
+    Missing,
+}
+
+/// As `verify_expecting`, with nothing expected.
 ///
 /// # Errors
 /// There is no journal to read.
-pub fn verify(directory: &Path, mut progress: impl FnMut(u64, u64)) -> Result<Report, ReadError> {
+pub fn verify(directory: &Path, progress: impl FnMut(u64, u64)) -> Result<Report, ReadError> {
+    verify_expecting(directory, None, progress)
+}
+
+/// Reads the whole journal, and looks for a head that was noted elsewhere. `progress` is told bytes read and bytes in all, once a frame.
+///
+/// # Errors
+/// There is no journal to read.
+pub fn verify_expecting(
+    directory: &Path,
+    expected: Option<Link>,
+    mut progress: impl FnMut(u64, u64),
+) -> Result<Report, ReadError> {
     let mut walk = Walk::open(directory)?;
     let mut report = Report {
         state: State::Sealed,
@@ -68,6 +109,8 @@ pub fn verify(directory: &Path, mut progress: impl FnMut(u64, u64)) -> Result<Re
         bytes: walk.bytes,
         first: None,
         last: None,
+        head: None,
+        expected: expected.map(|_| Expected::Missing),
         problems: Vec::new(),
         unclean_stops: Vec::new(),
         more_problems: 0,
@@ -80,6 +123,13 @@ pub fn verify(directory: &Path, mut progress: impl FnMut(u64, u64)) -> Result<Re
                 report.records += u64::from(commit.records);
                 report.first = report.first.or(Some(commit.time));
                 report.last = Some(commit.time);
+                let hash = commit.link.to_string();
+                report.head = Some(Head { segment: commit.segment, frame: commit.frame, hash });
+                report.expected = report.expected.map(|before| match before {
+                    Expected::Missing if expected == Some(commit.link) => Expected::Head,
+                    Expected::Head => Expected::Contained,
+                    other => other,
+                });
                 progress(walk.bytes_done, walk.bytes);
             }
             Item::Problem(problem) => {

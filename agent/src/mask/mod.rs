@@ -7,6 +7,7 @@
 //! assert_eq!(&*known.scrubber().scrub(b"token=correct%2Dhorse;"), b"token=***;");
 //! ```
 
+mod argv;
 pub mod cell;
 mod forms;
 mod json;

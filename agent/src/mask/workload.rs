@@ -4,10 +4,11 @@ use std::{ops::Deref, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
-use super::Scrubber;
+use super::{Scrubber, argv};
 use crate::flow::{Ancestor, Workload};
 
-/// A workload whose free text, its own and its parents' arguments and its directory, has been scrubbed.
+/// A workload whose free text, its own arguments and its directory, has been scrubbed. Of its parents' arguments only the first is
+/// kept, and its beginning: some carry whole environments.
 #[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct MaskedWorkload(Arc<Workload>);
@@ -21,17 +22,18 @@ impl Deref for MaskedWorkload {
 }
 
 impl Scrubber {
-    /// Scrubs a workload for the journal; shares it when there was nothing to scrub.
+    /// Scrubs a workload for the journal: known values, and what stands where command lines hold passwords.
     #[must_use]
     pub fn workload(&self, workload: &Arc<Workload>) -> MaskedWorkload {
-        let cwd = workload.cwd.iter().map(|cwd| cwd.as_os_str().as_encoded_bytes());
-        let parents = workload.parents.iter().flat_map(|parent| &parent.argv);
-        let texts = workload.argv.iter().chain(parents).map(String::as_bytes).chain(cwd);
-        if self.is_empty() || !texts.into_iter().any(|text| self.finds(text)) {
-            return MaskedWorkload(Arc::clone(workload));
-        }
-        let arguments = |argv: &[String]| argv.iter().map(|text| self.text(text.as_bytes()).to_string()).collect();
-        let parent = |parent: &Ancestor| Ancestor { argv: arguments(&parent.argv), ..parent.clone() };
+        // Known values first: what looks like a password may be only a part of one.
+        let arguments = |argv: &[String]| {
+            let scrubbed: Vec<String> = argv.iter().map(|text| self.text(text.as_bytes()).to_string()).collect();
+            argv::hide(&scrubbed)
+        };
+        let parent = |parent: &Ancestor| {
+            let first: Vec<String> = parent.argv.first().map(|first| shortened(first)).into_iter().collect();
+            Ancestor { pid: parent.pid, exe: parent.exe.clone(), argv: arguments(&first) }
+        };
         let cwd = |cwd: &std::path::PathBuf| self.text(cwd.as_os_str().as_encoded_bytes()).as_str().into();
         MaskedWorkload(Arc::new(Workload {
             argv: arguments(&workload.argv),
@@ -41,6 +43,17 @@ impl Scrubber {
         }))
     }
 }
+
+fn shortened(text: &str) -> String {
+    if text.len() <= ANCESTOR_BYTES_MAX {
+        return text.to_owned();
+    }
+    let end = text.floor_char_boundary(ANCESTOR_BYTES_MAX);
+    format!("{}...", text.get(..end).unwrap_or_default())
+}
+
+/// Enough for a path; titles that programs give themselves can be longer.
+const ANCESTOR_BYTES_MAX: usize = 128;
 
 #[cfg(test)]
 mod tests {
@@ -57,5 +70,18 @@ mod tests {
         let text = serde_json::to_string(&known.scrubber().workload(&workload)).unwrap();
         assert!(!text.contains("correct-horse"), "{text}");
         assert!(text.contains("select '***'"), "{text}");
+    }
+
+    #[test]
+    fn hides_passwords_that_weir_does_not_know_and_cuts_what_parents_carry() {
+        let parent = Ancestor { pid: 1, exe: Some("/bin/sh".into()), argv: vec!["sh".repeat(500), "PGPASSWORD=s3cret".into()] };
+        let argv = vec!["psql".into(), "postgres://app:s3cret@db/x".into()];
+        let workload = Workload { argv, parents: vec![parent], cwd: Some("/srv/password=x".into()), ..Workload::default() };
+        let masked = KnownSecrets::default().scrubber().workload(&Arc::new(workload));
+        assert_eq!(masked.argv, ["psql", "postgres://app:***@db/x"]);
+        assert_eq!(masked.cwd.as_deref(), Some(std::path::Path::new("/srv/password=x")));
+        let [parent] = masked.parents.as_slice() else { panic!("{masked:?}") };
+        assert_eq!((parent.argv.len(), parent.exe.as_deref()), (1, Some(std::path::Path::new("/bin/sh"))));
+        assert!(parent.argv.iter().all(|word| word.len() < 140), "{parent:?}");
     }
 }

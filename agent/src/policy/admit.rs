@@ -44,6 +44,8 @@ impl PolicySet {
         let policies: Vec<&Arc<Policy>> = self.policies.iter().filter(|policy| policy.selects_workload(workload)).collect();
         match self.find(&policies, dst, resolved) {
             Ok(Some(found)) => found.best.protocol,
+            // Nobody's workload is refused, and a refusal is spoken in the client's protocol.
+            Ok(None) if policies.is_empty() => None,
             Ok(None) if policies.iter().all(|policy| policy.spec.unmatched == Unmatched::Allow) => Some(Protocol::Tcp),
             Ok(None) | Err(_) => None,
         }

@@ -332,6 +332,9 @@ fn the_permit_knows_the_name_that_matched() {
     let hint = |dst: &str| set.protocol_hint(&workload(), OrigDst(dst.parse().unwrap()), &names);
     assert_eq!(hint("192.0.2.7:5432"), Some(Protocol::Postgres));
     assert_eq!(hint("198.51.100.1:1"), None, "a refusal is spoken in the client's own protocol");
+    let stranger = Workload { uid: 1, ..Workload::default() };
+    let hint = set.protocol_hint(&stranger, OrigDst("192.0.2.7:5432".parse().unwrap()), &names);
+    assert_eq!(hint, None, "also to a workload that no policy names");
 }
 
 const INJECTING: &str = "apiVersion: weir/v1\nkind: Credential\nmetadata: {name: NAME}\nspec: {token: {env: NAME}}\n---\n";

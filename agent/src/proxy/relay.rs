@@ -26,7 +26,7 @@ use super::{
     stream::{End, Stream},
 };
 use crate::{
-    credential::Pin as Credential,
+    credential::{CredentialError, Pin as Credential},
     flow::{Failure, Reason, Side},
     journal::{Event, JournalError},
     judge::SessionJudge,
@@ -184,12 +184,9 @@ impl<'a> Relay<'a> {
     }
 
     async fn dial(&mut self) -> Result<Option<Step>, Failure> {
-        let credential = self
-            .context
-            .broker
-            .acquire(&self.permit)
-            .await
-            .map_err(|error| Failure::new(Reason::CredentialUnavailable, error.to_string()))?;
+        let unavailable =
+            |error: CredentialError| Failure::new(Reason::CredentialUnavailable, error.to_string()).telling(error.public());
+        let credential = self.context.broker.acquire(&self.permit).await.map_err(unavailable)?;
         self.upstream.stream = Stream::Plain(connect(&self.permit).await?);
         self.credential.clone_from(&credential);
         Ok(self.conversation.dialled(credential))

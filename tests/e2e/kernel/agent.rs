@@ -96,6 +96,25 @@ fn a_second_agent_is_refused_and_told_the_first_ones_pid() {
 }
 
 #[test]
+fn a_second_agent_with_other_pins_is_refused_at_the_same_cgroup_only() {
+    let places = Places::new();
+    let mut agent = AgentProcess::start(&places);
+    let pin_dir = std::path::PathBuf::from(format!("{}-second", places.pin_dir.display()));
+    let attach =
+        |top: &std::path::Path| Interceptor::attach(InterceptConfig { top_cgroup: top.into(), pin_dir: pin_dir.clone() });
+    match attach(&places.top) {
+        Err(InterceptError::AlreadyRunning { pid, pin_dir }) => {
+            assert_eq!((pid, &pin_dir), (agent.child.id(), &places.pin_dir));
+        }
+        other => panic!("{:?}", other.err()),
+    }
+    assert!(!pin_dir.exists(), "the refused agent left something behind");
+    attach(&places.outside).unwrap().release().unwrap();
+    agent.kill();
+    attach(&places.top).unwrap().release().unwrap();
+}
+
+#[test]
 fn pins_of_another_cgroup_are_not_adopted() {
     let places = Places::new();
     drop(places.attach().unwrap());

@@ -9,7 +9,8 @@ use crate::{
     journal::{
         Event, Journal, JournalConfig, Record,
         event::VerdictEntry,
-        verify::{State, verify},
+        segment::Link,
+        verify::{State, verify, verify_expecting},
     },
     mask::{KnownSecrets, Masked},
 };
@@ -138,6 +139,33 @@ fn exit_codes_tell_good_from_bad_from_absent() {
     assert_eq!(verify(directory.path(), |_, _| {}).unwrap().state, State::Unsealed);
     assert_eq!(weir(&["verify"], &directory), Exit::Fine);
     assert_eq!(weir(&["verify", "--sealed"], &directory), Exit::Failed);
+}
+
+#[test]
+fn a_head_that_was_noted_tells_that_the_last_segment_was_removed() {
+    let directory = TempDir::new().unwrap();
+    story(&directory);
+    let older = verify(directory.path(), |_, _| {}).unwrap().head.unwrap();
+    story(&directory);
+    let report = verify(directory.path(), |_, _| {}).unwrap();
+    let newer = report.head.clone().unwrap();
+    assert_eq!((older.segment, newer.segment), (1, 2));
+    let text = verify::text(&report);
+    assert!(text.contains(&format!("head: segment 2 frame {} hash {}\n", newer.frame, newer.hash)), "{text}");
+    let json: serde_json::Value = serde_json::from_str(&verify::json(&report)).unwrap();
+    assert_eq!(json.pointer("/head/hash").unwrap(), newer.hash.as_str());
+    assert_eq!(weir(&["verify", "--expect", &newer.hash], &directory), Exit::Fine);
+    assert_eq!(weir(&["verify", "--expect", &older.hash], &directory), Exit::Fine, "an older head is in the chain");
+
+    fs::remove_file(directory.path().join("0000000000000002.wj")).unwrap();
+    let report = verify(directory.path(), |_, _| {}).unwrap();
+    let text = verify::text(&report);
+    assert!(text.contains("only a head noted elsewhere can tell") && !text.contains("nothing is missing"), "{text}");
+    assert_eq!(weir(&["verify"], &directory), Exit::Fine);
+    assert_eq!(weir(&["verify", "--expect", &older.hash], &directory), Exit::Fine);
+    assert_eq!(weir(&["verify", "--expect", &newer.hash], &directory), Exit::Failed);
+    let report = verify_expecting(directory.path(), Link::parse(&newer.hash), |_, _| {}).unwrap();
+    assert!(verify::text(&report).starts_with("TAMPERED"), "{}", verify::text(&report));
 }
 
 #[test]

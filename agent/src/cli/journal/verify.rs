@@ -7,7 +7,10 @@ use std::{
 };
 
 use super::{Exit, Source, output};
-use crate::journal::verify::{Report, State, verify};
+use crate::journal::{
+    segment::Link,
+    verify::{Expected, Head, Report, State, verify_expecting},
+};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -16,22 +19,30 @@ pub(super) struct Args {
     /// Fail also if the journal was not closed, so that frames could have been cut off its end
     #[arg(long)]
     sealed: bool,
+    /// Fail also if no frame has this hash: a head that an earlier `verify` printed and that was noted elsewhere
+    #[arg(long, value_name = "HASH", value_parser = hash)]
+    expect: Option<Link>,
+}
+
+fn hash(text: &str) -> Result<Link, &'static str> {
+    Link::parse(text).ok_or("not 64 hexadecimal digits: give the head that `weir journal verify` printed")
 }
 
 pub(super) fn run(args: &Args) -> Exit {
     let mut progress = Progress::new();
-    let report = verify(&args.source.journal, |done, total| progress.show(done, total));
+    let report = verify_expecting(&args.source.journal, args.expect, |done, total| progress.show(done, total));
     progress.clear();
     let report = match report {
         Ok(report) => report,
         Err(error) => {
-            output::complain(error);
+            output::fail(error, args.source.json);
             return Exit::Usage;
         }
     };
     output::print(&if args.source.json { json(&report) } else { text(&report) });
     let open_end = args.sealed && report.state != State::Sealed;
-    if report.problems.is_empty() && !open_end { Exit::Fine } else { Exit::Failed }
+    let is_good = report.problems.is_empty() && report.expected != Some(Expected::Missing);
+    if is_good && !open_end { Exit::Fine } else { Exit::Failed }
 }
 
 pub(super) fn json(report: &Report) -> String {
@@ -44,10 +55,20 @@ pub(super) fn text(report: &Report) -> String {
     let mut line = |line: std::fmt::Arguments<'_>| {
         let _ = writeln!(text, "{line}"); // a String takes everything
     };
-    line(format_args!("{}", conclusion(report.state)));
+    let missing = report.expected == Some(Expected::Missing);
+    line(format_args!("{}", if missing && report.problems.is_empty() { CUT_OFF } else { conclusion(report.state) }));
     line(format_args!("{records} good records in {frames} frames, {segments} segments, {bytes} bytes"));
     if let (Some(first), Some(last)) = (report.first, report.last) {
         line(format_args!("from {first} to {last}"));
+    }
+    if let Some(Head { segment, frame, hash }) = &report.head {
+        line(format_args!("head: segment {segment} frame {frame} hash {hash}"));
+    }
+    match report.expected {
+        Some(Expected::Contained) => line(format_args!("the expected head is in it, and later frames follow")),
+        Some(Expected::Head) => line(format_args!("the head is the expected one")),
+        Some(Expected::Missing) => line(format_args!("no frame has the expected hash: what led to it was removed or replaced")),
+        None => {}
     }
     for stop in &report.unclean_stops {
         let tail = stop.tail_bytes.map_or_else(|| "an unknown number of".to_owned(), |bytes| bytes.to_string());
@@ -70,7 +91,10 @@ pub(super) fn text(report: &Report) -> String {
 fn conclusion(state: State) -> &'static str {
     match state {
         State::Running => "ok: every frame is good; an agent is writing",
-        State::Sealed => "ok: every frame is good and the journal was closed: nothing is missing",
+        State::Sealed => {
+            "ok: every frame is good; the log ends with a seal; whether newer segments were removed only a head noted elsewhere \
+             can tell (--expect)"
+        }
         State::Tampered => "TAMPERED: something was changed, removed or put in",
         State::Torn => "TORN: the last write was cut short, as a crash does; the next agent records it",
         State::Unreadable => "UNREADABLE: some of it cannot be read",
@@ -80,6 +104,9 @@ fn conclusion(state: State) -> &'static str {
         }
     }
 }
+
+/// Every frame that is there is good, but not every frame is there.
+const CUT_OFF: &str = "TAMPERED: every frame is good, but the journal does not lead to the expected head";
 
 /// On a terminal, for those who wait longer than a second.
 struct Progress {

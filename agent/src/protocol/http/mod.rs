@@ -140,7 +140,7 @@ async fn carry(downstream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
 
 /// What the service ended the session for outranks what hyper saw of it.
 fn outcome(ending: Option<Failure>, served: hyper::Result<()>) -> Outcome {
-    if let Some(Failure { reason, detail }) = ending {
+    if let Some(Failure { reason, detail, .. }) = ending {
         return Outcome { reason, detail };
     }
     let Err(error) = served else {

@@ -58,7 +58,7 @@ impl Problem {
                     }
                     _ => StatusCode::BAD_GATEWAY,
                 };
-                Self::new(status, failure.reason, failure.detail.clone())
+                Self::new(status, failure.reason, failure.public().to_owned())
             }
         };
         problem.closing()

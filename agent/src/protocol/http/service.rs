@@ -164,13 +164,13 @@ impl Service {
         let request = Request::from_parts(parts, incoming);
         match self.upstream.send(request, &self.plan.connect, &self.plan.limits).await {
             Ok(response) => Ok((method, response)),
-            Err(Failure { reason, detail }) => {
-                let status = if reason == Reason::CredentialUnavailable {
+            Err(failure) => {
+                let status = if failure.reason == Reason::CredentialUnavailable {
                     StatusCode::SERVICE_UNAVAILABLE
                 } else {
                     StatusCode::BAD_GATEWAY
                 };
-                Err(Problem::new(status, reason, detail))
+                Err(Problem::new(status, failure.reason, failure.public().to_owned()))
             }
         }
     }

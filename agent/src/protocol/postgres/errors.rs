@@ -69,7 +69,7 @@ pub(super) fn farewell(failure: &Failure, session: SessionId) -> Bytes {
         Reason::UpstreamTls => ("08001", "no acceptable TLS with the server"),
         Reason::UpstreamUnreachable => ("08001", "the server cannot be reached"),
     };
-    Complaint { severity: "FATAL", code, message, detail: &failure.detail }.encode(session)
+    Complaint { severity: "FATAL", code, message, detail: failure.public() }.encode(session)
 }
 
 /// Rewrites an error or notice that may quote values of masked columns: the message becomes the name of the condition; detail,

@@ -348,8 +348,9 @@ impl Conversation for Postgres {
         match (answer, &mut self.phase) {
             (Ok(catalog), Phase::Session(session)) => session.catalog_arrived(catalog),
             (Err(failure), Phase::Session(_)) => {
-                let detail = format!("the catalog, which masks need, could not be read: {}", failure.detail);
-                self.fail(&Failure::new(Reason::MaskImpossible, detail));
+                let because = |why: &str| format!("the catalog, which masks need, could not be read: {why}");
+                let detail = because(&failure.detail);
+                self.fail(&Failure::new(Reason::MaskImpossible, detail).telling(because(failure.public())));
             }
             _ => {}
         }

@@ -348,6 +348,8 @@ fn says_farewell_where_the_protocol_allows_it() {
     let words = talk.conversation.farewell(&failure);
     assert_eq!(error_field(&words, b'C'), "57P03");
     assert_eq!(error_field(&words, b'D'), failure.detail);
+    let words = talk.conversation.farewell(&failure.clone().telling("credential orders-db-app"));
+    assert_eq!(error_field(&words, b'D'), "credential orders-db-app", "where the secret lies is for the journal");
     let mut session = Talk::session("");
     assert_eq!(error_field(&session.conversation.farewell(&failure), b'S'), "FATAL");
 }
