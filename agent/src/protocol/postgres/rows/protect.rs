@@ -115,6 +115,20 @@ impl MaskSet {
         !self.is_empty() && self.protection(&mentions.stored, &mentions.relations, catalog).is_some()
     }
 
+    /// True if the statement could put a masked column's value into its answer.
+    #[must_use]
+    pub fn outputs(&self, mentions: &Mentions, catalog: &Catalog) -> bool {
+        let everything = Reads { stars: true, ..Reads::default() };
+        let holds = |reads: &Reads| {
+            is_opaque(reads, catalog) || self.protection(reads, &mentions.relations, catalog).is_some()
+        };
+        let value = |target: &Target| match target {
+            Target::Star => holds(&everything),
+            Target::Value(reads) => holds(reads),
+        };
+        !self.is_empty() && mentions.targets.as_ref().map_or_else(|| holds(&mentions.reads), |targets| targets.iter().any(value))
+    }
+
     /// The strongest mask of all: for values of which nothing is known.
     pub(super) fn strongest(&self) -> Option<Protection> {
         self.masks.iter().map(ColumnMask::protection).max_by(|a, b| a.with.cmp(&b.with)).map(Protection::derived)

@@ -48,6 +48,8 @@ pub(super) struct Walk<'a> {
     scopes: Vec<Vec<&'a str>>,
     /// Stars of the outermost select list: their columns keep their origin.
     outer_stars: Vec<&'a ColumnRef>,
+    /// Subqueries, common table expressions or functions as tables: columns may go by other names than their own.
+    renames: bool,
 }
 
 enum Work<'a> {
@@ -75,6 +77,7 @@ impl<'a> Walk<'a> {
             work: Vec::new(),
             scopes: Vec::new(),
             outer_stars: Vec::new(),
+            renames: false,
         }
     }
 
@@ -88,7 +91,7 @@ impl<'a> Walk<'a> {
         self.findings.mentions.targets = None;
         // The results of several statements are not told apart.
         if self.statements == 1 {
-            self.findings.mentions.targets = reads::targets(node);
+            self.findings.mentions.targets = reads::targets(answering(node));
             self.outer_stars = reads::outer_stars(node);
         }
         let verb = statements::verb(node);
@@ -104,6 +107,10 @@ impl<'a> Walk<'a> {
 
     pub(super) fn finish(mut self) -> Findings {
         let mentions = &mut self.findings.mentions;
+        if self.renames && mentions.stored.names_columns() {
+            let reads = mentions.reads.clone();
+            mentions.stored.extend(reads);
+        }
         // A lone name that is also a relation's name is its whole row.
         let whole_row = |reads: &mut Reads| {
             let names = reads.columns.iter().filter(|(qualifier, _)| qualifier.is_none()).map(|(_, name)| name);
@@ -151,6 +158,7 @@ impl<'a> Walk<'a> {
         if judge(self, node) {
             return;
         }
+        self.renames |= renames(node);
         match node {
             NodeRef::RangeVar(relation) => self.relation(relation, ObjectKind::Table, false),
             NodeRef::FuncCall(call) => self.call(call),
@@ -259,6 +267,13 @@ impl<'a> Walk<'a> {
         self.findings.mentions.stored.stars = true;
     }
 
+    /// These columns of a relation are copied out; all of them, if none is named.
+    pub(super) fn copy_out(&mut self, columns: &[Node]) {
+        let reads = &mut self.findings.mentions.reads;
+        reads.stars |= columns.is_empty();
+        reads.columns.extend(strings(columns).into_iter().map(|name| (None, name.to_owned())));
+    }
+
     pub(super) fn opaque(&mut self) {
         self.findings.mentions.reads.opaque = true;
     }
@@ -299,7 +314,8 @@ impl<'a> Walk<'a> {
         if *name == "current_setting" && call.args.first().and_then(literal).is_none_or(|name| name.contains('.')) {
             self.opaque();
         }
-        if matches!(*name, "pg_notify" | "set_config") || name.starts_with("lo_") || name.starts_with("dblink") {
+        // A function that does more than compute may store or send what it is given.
+        if *name == "set_config" || !functions::effects_of(name).is_empty() {
             call.args.iter().filter_map(node_of).for_each(|argument| self.store(argument));
         }
         if name.starts_with("dblink") {
@@ -332,6 +348,28 @@ impl<'a> Walk<'a> {
 }
 
 pub(super) const UNKNOWN_NODE: &str = "a part of the statement is of a kind that is not known";
+
+/// The query whose rows a statement gives to the client.
+fn answering(node: NodeRef<'_>) -> NodeRef<'_> {
+    let query = match node {
+        NodeRef::CopyStmt(copy) => copy.query.as_deref(),
+        _ => None,
+    };
+    query.and_then(node_of).unwrap_or(node)
+}
+
+/// True for what gives columns other names.
+fn renames(node: NodeRef<'_>) -> bool {
+    match node {
+        NodeRef::Alias(alias) => !alias.colnames.is_empty(),
+        NodeRef::CommonTableExpr(_)
+        | NodeRef::JsonTable(_)
+        | NodeRef::RangeFunction(_)
+        | NodeRef::RangeSubselect(_)
+        | NodeRef::RangeTableFunc(_) => true,
+        _ => false,
+    }
+}
 
 fn is_relation(relations: &[Relation], name: &str) -> bool {
     relations.iter().any(|relation| relation.alias.as_deref().unwrap_or(&relation.name) == name || relation.name == name)
