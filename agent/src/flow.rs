@@ -160,7 +160,7 @@ pub struct HttpRequest {
     pub host: String,
     /// Path as sent, without the query.
     pub path: String,
-    /// Path percent-decoded once, with dot segments and empty segments resolved: what rules match on besides `path`.
+    /// Path percent-decoded once, without parameters (`;x`), with dot segments and empty segments resolved: what rules match on besides `path`.
     pub path_normal: String,
     pub query: Option<String>,
     /// Names in lower case; the client's credentials for the injected place were already taken out.

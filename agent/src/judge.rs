@@ -36,6 +36,8 @@ pub struct SessionJudge {
     judge: Arc<Judge>,
     session: SessionId,
     permit: Mutex<Permit>,
+    /// Generation of the policies that it began with.
+    first: u64,
     requests: AtomicU64,
     durability: Durability,
     said: Mutex<Option<Said>>,
@@ -82,6 +84,7 @@ impl Judge {
         SessionJudge {
             session: permit.flow().session,
             durability: permit.durability(),
+            first: permit.generation(),
             judge: Arc::clone(self),
             permit: Mutex::new(permit),
             requests: AtomicU64::new(0),
@@ -119,6 +122,13 @@ impl SessionJudge {
     #[must_use]
     pub fn next_number(&self) -> u64 {
         self.requests.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// The permit of the last verdict, if a reload made it another than the one that the session began with.
+    #[must_use]
+    pub fn renewed(&self) -> Option<Permit> {
+        let permit = self.permit.lock().unwrap_or_else(PoisonError::into_inner);
+        (permit.generation() != self.first).then(|| permit.clone())
     }
 
     /// A reload since the last request re-admits the flow first: a session does not outlive its permission.

@@ -25,7 +25,7 @@ mod pattern;
 pub mod rule;
 pub mod schema;
 #[cfg(test)]
-mod testkit;
+pub(crate) mod testkit;
 #[cfg(test)]
 mod tests;
 pub mod verdict;

@@ -58,7 +58,7 @@ pub(super) fn load(text: &str) -> Result<Loaded, LoadErrors> {
 pub(super) const UPSTREAM: &str = "apiVersion: weir/v1\nkind: Upstream\nmetadata: {name: db}\nspec: {hosts: [10.0.0.1]}\n---\n";
 
 /// A set with one upstream at 10.0.0.1 and the given policy specs, each in flow style, named p0, p1, ...
-pub(super) fn set(specs: &[&str]) -> PolicySet {
+pub(crate) fn set(specs: &[&str]) -> PolicySet {
     let mut text = UPSTREAM.to_owned();
     for (index, spec) in specs.iter().enumerate() {
         text += &format!(
@@ -85,7 +85,7 @@ pub(super) fn flow(dst: &str) -> Flow {
     flow_of(workload(), dst)
 }
 
-pub(super) fn permit(set: &PolicySet) -> Permit {
+pub(crate) fn permit(set: &PolicySet) -> Permit {
     set.admit(&flow("10.0.0.1:5432"), &ResolvedHosts::new()).unwrap()
 }
 

@@ -18,6 +18,7 @@ use super::{
 use crate::{
     flow::{HttpRequest, Login, Protocol, Request, Workload},
     policy::{condition::Facts, decide::Finding, object::Policy},
+    protocol::http::path,
 };
 
 pub(in crate::policy) const TEST_KEYS: &[&str] =
@@ -169,41 +170,10 @@ pub(in crate::policy) fn request(method: &str, host: &str, target: &str, headers
         method: method.to_owned(),
         host: host.to_owned(),
         path: path.to_owned(),
-        path_normal: normal(path),
+        path_normal: path::normal(path),
         query,
         headers,
     }
-}
-
-/// Percent-decoded once, dot segments and empty segments resolved.
-fn normal(path: &str) -> String {
-    let mut decoded = Vec::with_capacity(path.len());
-    let mut rest = path.as_bytes();
-    while let Some((&byte, tail)) = rest.split_first() {
-        let hex = |b: Option<&u8>| b.and_then(|b| char::from(*b).to_digit(16)).and_then(|digit| u8::try_from(digit).ok());
-        match (byte, hex(tail.first()), hex(tail.get(1))) {
-            (b'%', Some(high), Some(low)) => {
-                decoded.push(high << 4 | low);
-                rest = tail.get(2..).unwrap_or_default();
-            }
-            _ => {
-                decoded.push(byte);
-                rest = tail;
-            }
-        }
-    }
-    let decoded = String::from_utf8_lossy(&decoded);
-    let mut segments: Vec<&str> = Vec::new();
-    for segment in decoded.split('/') {
-        match segment {
-            "" | "." => {}
-            ".." => drop(segments.pop()),
-            _ => segments.push(segment),
-        }
-    }
-    let directory = decoded.len() > 1 && (decoded.ends_with('/') || decoded.ends_with("/.") || decoded.ends_with("/.."));
-    let slash = if directory && !segments.is_empty() { "/" } else { "" };
-    format!("/{}{slash}", segments.join("/"))
 }
 
 impl Test {

@@ -7,7 +7,7 @@ use crate::{
     journal::{Event, JournalError, event::VerdictEntry},
     judge::SessionJudge,
     mask::Scrubber,
-    policy::{Denied, Verdict},
+    policy::{Denied, Permit, Verdict},
 };
 
 /// Judges and journals. Two sides: the session's judge, and a test's.
@@ -16,6 +16,8 @@ pub(super) trait Gate: Send + Sync {
     fn decide(&self, request: &Request) -> Result<Decision, JournalError>;
     fn record(&self, event: Event) -> Result<(), JournalError>;
     fn next_number(&self) -> u64;
+    /// What a reload changed for the requests from the last verdict on; `None`: there was none.
+    fn renewed(&self) -> Option<Permit>;
 }
 
 /// A verdict, the journal's number for the request, and what to wait for before it takes effect.
@@ -46,6 +48,10 @@ impl Gate for SessionJudge {
 
     fn next_number(&self) -> u64 {
         Self::next_number(self)
+    }
+
+    fn renewed(&self) -> Option<Permit> {
+        Self::renewed(self)
     }
 }
 

@@ -5,7 +5,7 @@ use std::net::Ipv6Addr;
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Version,
-    header::{CONNECTION, CONTENT_LENGTH, HOST, TE, TRAILER, TRANSFER_ENCODING, UPGRADE},
+    header::{CONNECTION, CONTENT_LENGTH, HOST, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE},
     request::Parts,
     uri::Authority,
 };
@@ -74,7 +74,8 @@ pub(super) fn plainly_framed(headers: &HeaderMap) -> bool {
 /// Takes out what is meant for one leg only (RFC 9110, 7.6.1), but for a wish to close, which is the other side's to know.
 pub(super) fn take_out_hop_by_hop(headers: &mut HeaderMap) {
     take_out_nominated(headers);
-    for name in [UPGRADE, HeaderName::from_static("keep-alive"), HeaderName::from_static("proxy-connection")] {
+    let keep_alive = [HeaderName::from_static("keep-alive"), HeaderName::from_static("proxy-connection")];
+    for name in keep_alive.into_iter().chain([UPGRADE, PROXY_AUTHORIZATION]) {
         headers.remove(name);
     }
     if let Some(te) = headers.get(TE) {

@@ -13,7 +13,7 @@ mod body;
 mod gate;
 mod head;
 mod inject;
-mod path;
+pub mod path;
 mod plan;
 mod problem;
 mod respond;

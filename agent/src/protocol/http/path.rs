@@ -1,8 +1,9 @@
 //! The path as rules should see it, whatever the spelling.
 
-/// Percent-decodes once, takes a backslash for a slash (as some servers do), resolves `.` and `..` (RFC 3986, 5.2.4) and drops
-/// empty segments. A trailing slash stays. Bytes that are not UTF-8 become U+FFFD.
-pub(super) fn normal(path: &str) -> String {
+/// Percent-decodes once, takes a backslash for a slash (as some servers do), takes the parameters out of each segment (Java's
+/// servers take `/admin;x/y` for `/admin/y`, and `/a/..;/b` for `/b`), resolves `.` and `..` (RFC 3986, 5.2.4) and drops empty
+/// segments. A trailing slash stays. Bytes that are not UTF-8 become U+FFFD.
+pub fn normal(path: &str) -> String {
     if !path.starts_with('/') {
         // `*`, of OPTIONS.
         return path.to_owned();
@@ -12,6 +13,7 @@ pub(super) fn normal(path: &str) -> String {
     let mut kept: Vec<&str> = Vec::new();
     let mut folder = true;
     for segment in decoded.split(['/', '\\']) {
+        let segment = segment.split(';').next().unwrap_or_default();
         folder = matches!(segment, "" | "." | "..");
         match segment {
             "" | "." => {}
@@ -67,6 +69,10 @@ mod tests {
             "/../../a/b",
             "/x/%2e%2E/a/b",
             "/x/.%2e/a/b",
+            "/a;x/b;y=1",
+            "/a%3bx/b",
+            "/x/..;/a/b",
+            "/;x/a/b",
         ] {
             assert_eq!(normal(path), "/a/b", "{path}");
         }

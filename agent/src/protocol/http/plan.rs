@@ -1,6 +1,9 @@
 //! What one session does to every message, decided once.
 
-use std::sync::{Arc, PoisonError};
+use std::{
+    path::PathBuf,
+    sync::{Arc, PoisonError},
+};
 
 use http::HeaderName;
 
@@ -11,7 +14,10 @@ use super::{
 };
 use crate::{
     mask::{JsonKeys, KnownSecrets},
-    policy::{Permit, object::Host},
+    policy::{
+        Permit,
+        object::{Host, Inject, TlsMode},
+    },
 };
 
 pub(super) struct Plan {
@@ -20,7 +26,9 @@ pub(super) struct Plan {
     pub(super) connect: Connect,
     pub(super) limits: Limits,
     pub(super) injection: Option<Injection>,
-    pub(super) masks: Masks,
+    pub(super) masks: Arc<Masks>,
+    /// What the connection and its credential are for; a permit for something else needs another connection.
+    pub(super) purpose: Purpose,
     /// Names of the upstream, when it was recognised by one of them: only for these the credential is meant. Else empty.
     pub(super) names: Vec<Arc<str>>,
     /// Host of requests that name none (HTTP/1.0).
@@ -47,7 +55,8 @@ impl Plan {
         let HttpConfig { permit, judge, pin, known, connect, limits } = config;
         Self {
             injection: permit.inject().map(|inject| Injection::new(inject, pin.as_deref().map(Held::from), &known)),
-            masks: Masks::new(&permit),
+            masks: Arc::new(Masks::new(&permit)),
+            purpose: Purpose::of(&permit),
             names: names(&permit),
             default_host: match permit.host() {
                 Some(host) => host.to_string(),
@@ -61,8 +70,29 @@ impl Plan {
     }
 }
 
+/// Where a session's requests go, and with what credential.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Purpose {
+    inject: Option<Inject>,
+    host: Option<Arc<str>>,
+    hosts: Vec<Host>,
+    tls: Option<(TlsMode, Option<PathBuf>, Option<String>)>,
+}
+
+impl Purpose {
+    pub(super) fn of(permit: &Permit) -> Self {
+        let tls = &permit.upstream().tls;
+        Self {
+            inject: permit.inject().cloned(),
+            host: permit.host().cloned(),
+            hosts: permit.upstream().hosts.clone(),
+            tls: Some((tls.mode, tls.ca.clone(), tls.server_name.clone())),
+        }
+    }
+}
+
 impl Masks {
-    fn new(permit: &Permit) -> Self {
+    pub(super) fn new(permit: &Permit) -> Self {
         let mut names: Vec<(Arc<str>, Arc<str>)> = Vec::new();
         let mut headers = Vec::new();
         for mask in permit.masks() {

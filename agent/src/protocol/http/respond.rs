@@ -17,7 +17,7 @@ use hyper::{body::Incoming, ext::ReasonPhrase};
 use super::{
     body::{BodyMasker, Counts, Finish, KNOWN, ResponseBody},
     head,
-    plan::Plan,
+    plan::{Masks, Plan},
     problem::Problem,
 };
 use crate::{
@@ -25,12 +25,10 @@ use crate::{
     mask::{Scrubber, Trust},
 };
 
-/// Asks the upstream for what can be masked: no encoding, and no ranges that would cut JSON apart.
-pub(super) fn ask_readable(plan: &Plan, headers: &mut HeaderMap) {
-    if plan.masks.json.is_some() || !plan.known.scrubber().is_empty() {
+/// Asks the upstream for what can be masked: no encoding, and no ranges that would cut JSON or a secret apart.
+pub(super) fn ask_readable(plan: &Plan, masks: &Masks, headers: &mut HeaderMap) {
+    if masks.json.is_some() || !plan.known.scrubber().is_empty() {
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-    }
-    if plan.masks.json.is_some() {
         headers.remove(RANGE);
         headers.remove(IF_RANGE);
     }
@@ -42,6 +40,7 @@ pub(super) fn ask_readable(plan: &Plan, headers: &mut HeaderMap) {
 /// It cannot be passed on: a mask is due that cannot be applied, or the upstream broke off.
 pub(super) async fn respond(
     plan: &Plan,
+    masks: &Masks,
     method: &Method,
     response: Response<Incoming>,
     downstream: Version,
@@ -54,29 +53,29 @@ pub(super) async fn respond(
         return Err((problem, finish));
     }
     reframe(&mut parts, downstream);
-    let masks = HeaderMasks { headers: Arc::clone(&plan.masks.headers), scrubber: Arc::clone(&scrubber) };
-    finish.head_masks = masks.apply(&mut parts.headers);
+    let header_masks = HeaderMasks { headers: Arc::clone(&masks.headers), scrubber: Arc::clone(&scrubber) };
+    finish.head_masks = header_masks.apply(&mut parts.headers);
     forget_phrase(&mut parts, &scrubber);
     let bodiless = *method == Method::HEAD || matches!(parts.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
     if bodiless || incoming.is_end_stream() {
         return Ok(Response::from_parts(parts, ResponseBody::relayed(incoming, finish)));
     }
-    if plan.masks.json.is_none() && scrubber.is_empty() {
-        let body = if plan.masks.headers.is_empty() || !parts.headers.contains_key(TRAILER) {
+    if masks.json.is_none() && scrubber.is_empty() {
+        let body = if masks.headers.is_empty() || !parts.headers.contains_key(TRAILER) {
             ResponseBody::relayed(incoming, finish)
         } else {
-            ResponseBody::masked(incoming, None, masks, finish)
+            ResponseBody::masked(incoming, None, header_masks, finish)
         };
         return Ok(Response::from_parts(parts, body));
     }
-    if let Some(problem) = unmaskable(plan, &parts) {
+    if let Some(problem) = unmaskable(&parts) {
         return Err((problem, finish));
     }
-    let json = plan.masks.json.as_ref().and_then(|mask| trust(&parts.headers).map(|trust| (mask, trust)));
+    let json = masks.json.as_ref().and_then(|mask| trust(&parts.headers).map(|trust| (mask, trust)));
     let masker = BodyMasker::new(json, &scrubber);
     if incoming.size_hint().exact().is_none_or(|length| length > plan.limits.whole_body_bytes_max) {
         parts.headers.remove(CONTENT_LENGTH);
-        return Ok(Response::from_parts(parts, ResponseBody::masked(incoming, Some(masker), masks, finish)));
+        return Ok(Response::from_parts(parts, ResponseBody::masked(incoming, Some(masker), header_masks, finish)));
     }
     mask_whole(parts, incoming, masker, finish).await
 }
@@ -85,6 +84,9 @@ pub(super) async fn respond(
 fn unreadable(parts: &Parts) -> Option<Problem> {
     if parts.status == StatusCode::SWITCHING_PROTOCOLS {
         return Some(gateway(Reason::UpstreamMalformed, "the upstream switched protocols unasked"));
+    }
+    if parts.headers.contains_key(TRANSFER_ENCODING) && parts.headers.contains_key(CONTENT_LENGTH) {
+        return Some(gateway(Reason::UpstreamMalformed, "the upstream said in two ways where the body ends"));
     }
     if !head::plainly_framed(&parts.headers) {
         return Some(gateway(Reason::MaskImpossible, "the upstream used a transfer coding that weir does not read"));
@@ -113,11 +115,11 @@ fn forget_phrase(parts: &mut Parts, scrubber: &Scrubber) {
 }
 
 /// Why a body that must be masked cannot be, by what its head says.
-fn unmaskable(plan: &Plan, parts: &Parts) -> Option<Problem> {
+fn unmaskable(parts: &Parts) -> Option<Problem> {
     if encoded(&parts.headers) {
         return Some(gateway(Reason::MaskImpossible, "the upstream encoded a body that must be masked"));
     }
-    if plan.masks.json.is_some() && parts.status == StatusCode::PARTIAL_CONTENT {
+    if parts.status == StatusCode::PARTIAL_CONTENT {
         let detail = "the upstream answered with a part of a body that must be masked whole";
         return Some(gateway(Reason::MaskImpossible, detail));
     }

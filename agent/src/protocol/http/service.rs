@@ -21,7 +21,7 @@ use super::{
     gate::{Decision, refusal},
     head,
     inject::Injection,
-    plan::{Plan, lock},
+    plan::{Masks, Plan, Purpose, lock},
     problem::Problem,
     respond::{ask_readable, respond},
     upstream::Upstream,
@@ -55,6 +55,10 @@ impl Ending {
 struct Admitted {
     number: u64,
     query: Option<String>,
+    /// The masks in force.
+    masks: Arc<Masks>,
+    /// A reload sends such requests elsewhere, or with another credential.
+    outdated: bool,
 }
 
 impl Service {
@@ -92,12 +96,17 @@ impl Service {
             }
         };
         let mut finish = Finish::new(Arc::clone(&self.plan.gate), admitted.number, started, Arc::clone(&self.ending));
-        let forwarded = self.forward(parts, incoming, admitted.query).await;
+        if admitted.outdated {
+            let detail = "the policies changed; this connection ends here, and the next one is served by them";
+            let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, Reason::Drained, detail).closing();
+            return Err(self.failed(problem, &mut finish));
+        }
+        let forwarded = self.forward(parts, incoming, admitted.query, &admitted.masks).await;
         let (method, response) = match forwarded {
             Ok(forwarded) => forwarded,
             Err(problem) => return Err(self.failed(problem, &mut finish)),
         };
-        match respond(&self.plan, &method, response, downstream, finish).await {
+        match respond(&self.plan, &admitted.masks, &method, response, downstream, finish).await {
             Ok(response) => Ok(response),
             Err((problem, mut finish)) => Err(self.failed(problem, &mut finish)),
         }
@@ -114,12 +123,15 @@ impl Service {
         let host = head::host(parts)
             .map_err(|detail| Problem::new(StatusCode::BAD_REQUEST, Reason::DownstreamMalformed, detail).closing())?;
         let host = host.unwrap_or_else(|| self.plan.default_host.clone());
+        let unservable = unservable(parts);
+        // First of all: what `Connection` names is taken out, and the credential must not be named.
+        head::take_out_hop_by_hop(&mut parts.headers);
         let query = match &self.plan.injection {
             Some(injection) => injection.strip(&mut parts.headers, parts.uri.query()),
             None => parts.uri.query().map(str::to_owned),
         };
         let asked = head::request(parts, host, query.as_deref());
-        if let Some(problem) = unservable(parts) {
+        if let Some(problem) = unservable {
             self.refused(&asked, &problem)?;
             return Err(problem);
         }
@@ -141,7 +153,10 @@ impl Service {
         if let Some(barrier) = barrier {
             barrier.await.map_err(|error| self.unjournaled(&error))?;
         }
-        Ok(Admitted { number, query })
+        let renewed = self.plan.gate.renewed();
+        let masks = renewed.as_ref().map_or_else(|| Arc::clone(&self.plan.masks), |permit| Arc::new(Masks::new(permit)));
+        let outdated = renewed.is_some_and(|permit| Purpose::of(&permit) != self.plan.purpose);
+        Ok(Admitted { number, query, masks, outdated })
     }
 
     /// Puts the credential in and asks the upstream.
@@ -150,13 +165,13 @@ impl Service {
         mut parts: Parts,
         incoming: Incoming,
         query: Option<String>,
+        masks: &Masks,
     ) -> Result<(Method, Response<Incoming>), Problem> {
         let query = match &self.plan.injection {
             Some(injection) => self.inject(injection, &mut parts, query)?,
             None => query,
         };
-        head::take_out_hop_by_hop(&mut parts.headers);
-        ask_readable(&self.plan, &mut parts.headers);
+        ask_readable(&self.plan, masks, &mut parts.headers);
         parts.uri = origin_form(&parts.uri, query.as_deref()).ok_or_else(|| {
             Problem::new(StatusCode::BAD_REQUEST, Reason::DownstreamMalformed, "the request's target is malformed")
         })?;

@@ -17,7 +17,7 @@ use tokio::{
 use super::{
     gate::{Decision, Gate},
     inject::{Held, Injection},
-    plan::{JsonMask, Masks, lock},
+    plan::{JsonMask, Masks, Purpose, lock},
     *,
 };
 use crate::{
@@ -26,6 +26,7 @@ use crate::{
     policy::{
         Allowed, Denied, Verdict,
         object::{CredentialSpec, HttpPlace, Inject, SecretSource, Value},
+        testkit::{permit, set},
     },
 };
 
@@ -42,6 +43,7 @@ struct FakeGate {
     numbers: AtomicU64,
     journal_down: bool,
     barrier_down: bool,
+    renewed: Mutex<Option<Permit>>,
 }
 
 fn down() -> JournalError {
@@ -75,6 +77,9 @@ impl Gate for FakeGate {
     fn next_number(&self) -> u64 {
         self.numbers.fetch_add(1, Ordering::Relaxed) + 1
     }
+    fn renewed(&self) -> Option<Permit> {
+        lock(&self.renewed).clone()
+    }
 }
 
 /// What an upstream does with its nth connection.
@@ -90,6 +95,7 @@ struct Kit {
     names: Vec<Arc<str>>,
     limits: Limits,
     unreachable: bool,
+    purpose: Purpose,
 }
 
 /// A running session: what the client holds, what the upstream saw, what the judge and the journal were told.
@@ -151,6 +157,7 @@ fn scripted(script: Script) -> Kit {
         names: Vec::new(),
         limits: Limits::default(),
         unreachable: false,
+        purpose: Purpose::default(),
     }
 }
 
@@ -263,7 +270,8 @@ impl Kit {
             connect,
             limits: self.limits,
             injection,
-            masks: self.masks,
+            masks: Arc::new(self.masks),
+            purpose: self.purpose,
             names: self.names,
             default_host: "127.0.0.1".into(),
         };

@@ -209,3 +209,17 @@ async fn a_client_that_hangs_up_ends_the_exchange() {
     assert_eq!(outcome.reason, Reason::DownstreamClosed);
     assert!(matches!(&lock(&gate.events)[..], [Event::Finished { error: Some(_), .. }]));
 }
+
+#[tokio::test]
+async fn an_answer_with_two_framings_is_a_bad_gateway_in_words() {
+    for answer in [
+        "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Length: 300\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nabc",
+        "HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\nabcde",
+    ] {
+        let (answer, _) = upstream(&[answer], 4096).ask(CLOSE).await;
+        assert!(answer.starts_with("HTTP/1.1 502 ") && answer.contains("application/problem+json"), "{answer}");
+    }
+}

@@ -81,3 +81,26 @@ async fn an_echoed_credential_is_masked_everywhere() {
         assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
     }
 }
+
+#[tokio::test]
+async fn the_injected_credential_cannot_be_named_away() {
+    let ask = request("Connection: Authorization, keep-alive\r\nAuthorization: mine\r\nProxy-Authorization: Basic bWluZQ==\r\n");
+    let (answer, session) = upstream(&[OK], 4096).token("tok-12345678").ask(&ask).await;
+    assert!(answer.ends_with("ok"), "{answer}");
+    let seen = session.seen();
+    assert!(seen.contains(": Bearer tok-12345678\r\n") && !seen.contains("mine\r\n") && !seen.contains("bWluZQ"), "{seen}");
+    assert!(matches!(&lock(&session.gate.events)[0], Event::CredentialInjected { .. }));
+}
+
+#[tokio::test]
+async fn a_reload_that_changes_the_credential_ends_the_connection_before_the_next_request_goes_up() {
+    let mut session = upstream(&["HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"], 4096).token("tok-12345678").start().await;
+    let ask = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+    session.client.write_all(ask).await.unwrap();
+    assert!(session.one().await.ends_with("ok"));
+    *lock(&session.gate.renewed) = Some(permit(&set(&["rules: []"])));
+    session.client.write_all(ask).await.unwrap();
+    let answer = session.rest().await;
+    assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("connection: close\r\n"), "{answer}");
+    assert_eq!(session.seen().matches("GET /").count(), 1);
+}

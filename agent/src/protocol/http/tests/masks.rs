@@ -135,3 +135,32 @@ async fn events_of_a_stream_pass_as_they_come() {
     let rest = session.rest().await;
     assert!(rest.contains("data: ***\n\n") && !rest.contains("known-secret"), "{rest}");
 }
+
+#[tokio::test]
+async fn a_known_secret_is_not_given_out_in_ranges() {
+    let ask = "GET / HTTP/1.1\r\nHost: a\r\nRange: bytes=0-5\r\nIf-Range: \"x\"\r\nConnection: close\r\n\r\n";
+    let whole = "HTTP/1.1 200 OK\r\nContent-Length: 12\r\nConnection: close\r\n\r\nknown-secret";
+    let (answer, session) = upstream(&[whole], 4096).known("known-secret").ask(ask).await;
+    assert_eq!(body_of(&answer), "***");
+    assert!(!session.seen().to_lowercase().contains("range"), "{}", session.seen());
+    let part =
+        "HTTP/1.1 206 Partial Content\r\nContent-Range: bytes 0-5/12\r\nContent-Length: 6\r\nConnection: close\r\n\r\nknown-";
+    let (answer, _) = upstream(&[part], 4096).known("known-secret").ask(ask).await;
+    assert!(answer.starts_with("HTTP/1.1 502 "), "{answer}");
+}
+
+#[tokio::test]
+async fn a_reload_that_changes_masks_is_in_force_at_the_next_request_of_a_live_connection() {
+    let answer = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{\"pin\":1}";
+    let renewed = permit(&set(&["mask: [{name: m, jsonKeys: [pin]}]"]));
+    let mut kit = upstream(&[answer, answer], 4096);
+    kit.purpose = Purpose::of(&renewed);
+    let mut session = kit.start().await;
+    let ask = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+    session.client.write_all(ask).await.unwrap();
+    assert_eq!(body_of(&session.one().await), "{\"pin\":1}");
+    *lock(&session.gate.renewed) = Some(renewed);
+    session.client.write_all(ask).await.unwrap();
+    assert_eq!(body_of(&session.one().await), "{\"pin\":null}");
+    assert_eq!(session.dials.load(Ordering::SeqCst), 1);
+}
