@@ -52,7 +52,7 @@ pub(super) enum What {
 
 impl Session {
     pub(super) fn query(&mut self, reading: &Reading, outline: Frame, input: &mut BytesMut, steps: &mut Steps) -> bool {
-        let statement = self.as_read(reading);
+        let statement = Arc::clone(&reading.statement);
         let what = What::Query {
             mentions: Arc::clone(&reading.mentions),
             sensitive: self.is_sensitive(&reading.mentions),
@@ -181,18 +181,6 @@ impl Session {
     pub(super) fn is_sensitive(&self, mentions: &Mentions) -> bool {
         let masks = &self.settings.masks;
         !masks.is_empty() && self.catalog.as_ref().is_none_or(|catalog| masks.touches(mentions, catalog))
-    }
-
-    /// The statement as policy should see it: what the server would read by other rules than ours is unreadable to us.
-    pub(super) fn as_read(&self, reading: &Reading) -> Arc<Statement> {
-        let Some(objection) = self.lexing.objection() else {
-            return Arc::clone(&reading.statement);
-        };
-        let mut statement = Statement::clone(&reading.statement);
-        statement.effects.insert(Effect::Unreadable);
-        statement.readable = false;
-        statement.unreadable_reason = Some(objection.to_owned());
-        Arc::new(statement)
     }
 }
 
