@@ -104,6 +104,9 @@ impl Session {
     }
 
     fn take(&mut self, outline: Frame, input: &mut BytesMut, steps: &mut Steps) -> Result<bool, WireError> {
+        if self.queue.copies_in() && matches!(outline.tag, b'B' | b'C' | b'D' | b'E' | b'F' | b'P' | b'Q') {
+            return Err(WireError::Unexpected { what: "frontend message among copy data" });
+        }
         match outline.tag {
             b'Q' | b'P' if outline.length > STATEMENT_BYTES_MAX + HEADER_BYTES => self.oversized(outline, input, steps),
             b'd' => Ok(self.pass(outline, input)),

@@ -477,3 +477,20 @@ fn reads_plain_text_without_waiting() {
     talk.client(&run);
     assert_eq!(talk.take_server(), run);
 }
+
+#[test]
+fn ends_the_session_on_a_statement_among_copy_data() {
+    let starts = [query("copy t from stdin"), message(b'd', b"1\n")].concat();
+    for statement in [query("select 1"), parse("", "select 1"), bind("", "", &[]), execute(""), message(b'F', &[0; 10])] {
+        let mut talk = Talk::session("");
+        talk.client(&starts).server(&message(b'G', &[0, 0, 0]));
+        talk.take_server();
+        talk.client(&statement);
+        assert_eq!((talk.closed, talk.take_server()), (Some(Reason::DownstreamMalformed), Vec::new()));
+        assert_eq!(error_field(&talk.take_client()[8..], b'C'), "08P01");
+
+        let mut talk = Talk::session("");
+        talk.client(&[starts.clone(), query("select 1")].concat()).server(&message(b'G', &[0, 0, 0]));
+        assert_eq!(talk.closed, Some(Reason::DownstreamMalformed), "sent before the server asked for the data");
+    }
+}
