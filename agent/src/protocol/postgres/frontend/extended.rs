@@ -59,6 +59,7 @@ impl Session {
         };
         let sensitive = prepared.sensitive;
         self.front.bound = true;
+        self.quotes_masked |= sensitive;
         let portal_name = Bytes::copy_from_slice(portal);
         let portal = Portal::new(prepared, formats);
         if !self.portals.is_full(&portal_name) {

@@ -137,6 +137,8 @@ impl Session {
             What::Parse { name, mut prepared, .. } => {
                 prepared.number = number;
                 let (sensitive, prepared) = (prepared.sensitive, Arc::new(prepared));
+                // Constant parts are computed while a statement is planned, and may fail.
+                self.quotes_masked |= sensitive;
                 self.statements.propose(&name, Arc::clone(&prepared));
                 self.expect(Kind::Parse { name, prepared }, number, sensitive);
                 self.front.held += length;
