@@ -187,7 +187,10 @@ impl Session {
             (b'I', Some(Kind::Execute { .. })) => Ok(self.executed("EMPTY")),
             (b's', Some(Kind::Execute { .. })) => Ok(self.executed("SUSPENDED")),
             (b'G', Some(Kind::Execute { .. } | Kind::Query { .. })) => {
-                self.queue.copy_started();
+                if !self.queue.copy_started() {
+                    let detail = "messages of the client stand where the server expects copy data";
+                    return Ok(Passage::Stop(Failure::new(Reason::DownstreamMalformed, detail)));
+                }
                 Ok(Passage::Pass)
             }
             (b'H', Some(Kind::Execute { .. } | Kind::Query { .. })) => Ok(self.copy_out()),

@@ -178,9 +178,19 @@ impl Queue {
         }
     }
 
+    /// True while a server takes nothing but copy data, Flush and Sync. What it does with anything else depends on its version.
+    pub(super) fn copies_in(&self) -> bool {
+        self.copies_in
+    }
+
     /// The server asked for copy data on behalf of the head: Syncs that it will read before the end of the data are ignored.
-    pub(super) fn copy_started(&mut self) {
+    /// False if it will read something there that belongs nowhere.
+    pub(super) fn copy_started(&mut self) -> bool {
         let end = self.entries.iter().position(|entry| matches!(entry.kind, Kind::CopyEnd));
+        let before_end = self.entries.iter().take(end.unwrap_or(self.entries.len())).skip(1);
+        if before_end.clone().any(|entry| !matches!(entry.kind, Kind::Sync | Kind::Denied { .. })) {
+            return false;
+        }
         self.copies_in = end.is_none();
         let mut position = 0;
         let end = end.unwrap_or(usize::MAX);
@@ -189,6 +199,7 @@ impl Queue {
             position += 1;
             !ignored
         });
+        true
     }
 
     /// The server reported an error for the head. Returns what it will skip, the head first when it is done with it too.

@@ -35,7 +35,7 @@ impl Session {
         input: &mut BytesMut,
         steps: &mut Steps,
     ) -> bool {
-        let statement = self.as_read(reading);
+        let statement = Arc::clone(&reading.statement);
         let prepared = Prepared {
             mentions: Some(Arc::clone(&reading.mentions)),
             sensitive: self.is_sensitive(&reading.mentions),
@@ -58,6 +58,8 @@ impl Session {
             None => self.unknown("a prepared statement that was not prepared on the wire"),
         };
         let sensitive = prepared.sensitive;
+        self.front.bound = true;
+        self.quotes_masked |= sensitive;
         let portal_name = Bytes::copy_from_slice(portal);
         let portal = Portal::new(prepared, formats);
         if !self.portals.is_full(&portal_name) {
@@ -155,6 +157,7 @@ impl Session {
         self.front.lexing_changes |= portal.prepared.changes_lexing;
         let sensitive = portal.prepared.sensitive;
         self.front.executed = true;
+        self.front.bound = true;
         self.expect(Kind::Execute { portal }, number, sensitive);
         self.front.held += length;
     }
@@ -162,6 +165,7 @@ impl Session {
     pub(super) fn sync(&mut self) {
         self.front.skips = false;
         self.front.executed = false;
+        self.front.bound = false;
         self.front.batch += 1;
         self.front.barrier |= std::mem::take(&mut self.front.lexing_changes);
         self.expect(Kind::Sync, 0, false);

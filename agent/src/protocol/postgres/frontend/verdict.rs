@@ -52,7 +52,7 @@ pub(super) enum What {
 
 impl Session {
     pub(super) fn query(&mut self, reading: &Reading, outline: Frame, input: &mut BytesMut, steps: &mut Steps) -> bool {
-        let statement = self.as_read(reading);
+        let statement = Arc::clone(&reading.statement);
         let what = What::Query {
             mentions: Arc::clone(&reading.mentions),
             sensitive: self.is_sensitive(&reading.mentions),
@@ -137,6 +137,8 @@ impl Session {
             What::Parse { name, mut prepared, .. } => {
                 prepared.number = number;
                 let (sensitive, prepared) = (prepared.sensitive, Arc::new(prepared));
+                // Constant parts are computed while a statement is planned, and may fail.
+                self.quotes_masked |= sensitive;
                 self.statements.propose(&name, Arc::clone(&prepared));
                 self.expect(Kind::Parse { name, prepared }, number, sensitive);
                 self.front.held += length;
@@ -181,18 +183,6 @@ impl Session {
     pub(super) fn is_sensitive(&self, mentions: &Mentions) -> bool {
         let masks = &self.settings.masks;
         !masks.is_empty() && self.catalog.as_ref().is_none_or(|catalog| masks.touches(mentions, catalog))
-    }
-
-    /// The statement as policy should see it: what the server would read by other rules than ours is unreadable to us.
-    pub(super) fn as_read(&self, reading: &Reading) -> Arc<Statement> {
-        let Some(objection) = self.lexing.objection() else {
-            return Arc::clone(&reading.statement);
-        };
-        let mut statement = Statement::clone(&reading.statement);
-        statement.effects.insert(Effect::Unreadable);
-        statement.readable = false;
-        statement.unreadable_reason = Some(objection.to_owned());
-        Arc::new(statement)
     }
 }
 

@@ -175,3 +175,18 @@ fn ends_the_session_on_a_row_that_is_too_long_to_mask() {
     assert_eq!(talk.closed, Some(Reason::MaskImpossible));
     assert_eq!(tags(&talk.take_client()), "TE");
 }
+
+#[test]
+fn rewrites_errors_of_planning_that_may_quote_masked_values() {
+    let fails = error("22P02", "invalid input syntax for type integer: \"ann@x.io\"", "");
+    let mut talk = Talk::session(MASKS);
+    talk.client(&[parse("s", "select leak(id) from users"), sync()].concat());
+    talk.server(&[fails.clone(), ready(b'I')].concat());
+    assert_eq!(error_field(&talk.take_client(), b'M'), "invalid_text_representation");
+    talk.client(&[parse("s", "select leak(id) from users"), sync()].concat());
+    talk.server(&[message(b'1', b""), ready(b'I')].concat());
+    talk.take_client();
+    talk.client(&[bind("", "s", &[]), sync()].concat());
+    talk.server(&[fails, ready(b'I')].concat());
+    assert_eq!(error_field(&talk.take_client(), b'M'), "invalid_text_representation");
+}
