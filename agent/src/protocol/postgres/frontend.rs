@@ -3,6 +3,7 @@
 //! What was read and may pass is held at the head of the inbox and sent in one piece: at the latest where the server would
 //! flush, so that holding cannot be noticed.
 
+mod by_name;
 mod extended;
 mod verdict;
 
@@ -148,11 +149,12 @@ impl Session {
             }
             b'P' => {
                 let parse = postgres::parse(body)?;
-                let (name, reading) = (Bytes::copy_from_slice(parse.name), sql::read(parse.text));
+                let (name, reading) = (Bytes::copy_from_slice(parse.name), self.as_read(sql::read(parse.text), parse.text));
                 return Ok(self.parse(name, &reading, outline, input, steps));
             }
             b'Q' => {
-                let reading = sql::read(postgres::text(body)?);
+                let text = postgres::text(body)?;
+                let reading = self.as_read(sql::read(text), text);
                 return Ok(self.query(&reading, outline, input, steps));
             }
             b'S' => self.sync(),

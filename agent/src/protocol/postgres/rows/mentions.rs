@@ -63,6 +63,12 @@ impl Mentions {
 }
 
 impl Reads {
+    /// True if it reads any column, by its name or as part of a row.
+    #[must_use]
+    pub fn names_columns(&self) -> bool {
+        self.stars || self.sublinks || !self.columns.is_empty()
+    }
+
     /// Adds everything that `other` reads.
     pub fn extend(&mut self, other: Self) {
         self.columns.extend(other.columns);

@@ -115,6 +115,18 @@ impl MaskSet {
         !self.is_empty() && self.protection(&mentions.stored, &mentions.relations, catalog).is_some()
     }
 
+    /// True if the statement could put a masked column's value into its answer.
+    #[must_use]
+    pub fn outputs(&self, mentions: &Mentions, catalog: &Catalog) -> bool {
+        let everything = Reads { stars: true, ..Reads::default() };
+        let holds = |reads: &Reads| is_opaque(reads, catalog) || self.protection(reads, &mentions.relations, catalog).is_some();
+        let value = |target: &Target| match target {
+            Target::Star => holds(&everything),
+            Target::Value(reads) => holds(reads),
+        };
+        !self.is_empty() && mentions.targets.as_ref().map_or_else(|| holds(&mentions.reads), |targets| targets.iter().any(value))
+    }
+
     /// The strongest mask of all: for values of which nothing is known.
     pub(super) fn strongest(&self) -> Option<Protection> {
         self.masks.iter().map(ColumnMask::protection).max_by(|a, b| a.with.cmp(&b.with)).map(Protection::derived)
@@ -341,6 +353,14 @@ pub(super) fn is_opaque(reads: &Reads, catalog: &Catalog) -> bool {
         || reads.functions.iter().any(|(schema, name)| catalog.is_opaque_function(schema.as_deref(), name))
         || reads.operators.iter().any(|name| catalog.is_opaque_operator(name))
         || (reads.casts && catalog.has_opaque_casts())
+}
+
+impl Mentions {
+    /// True if code that cannot be seen through takes part.
+    #[must_use]
+    pub fn is_opaque(&self, catalog: &Catalog) -> bool {
+        is_opaque(&self.reads, catalog)
+    }
 }
 
 /// True if `reads` may read the column of `relation`, which the statement calls `from`.

@@ -33,6 +33,7 @@ pub(super) struct Findings {
     pub(super) has_where: bool,
     pub(super) where_tautology: bool,
     pub(super) unreadable_reason: Option<&'static str>,
+    pub(super) unsafe_setting: Option<&'static str>,
     pub(super) mentions: Mentions,
     pub(super) secrets: Vec<SecretLiteral>,
 }
@@ -48,6 +49,10 @@ pub(super) struct Walk<'a> {
     scopes: Vec<Vec<&'a str>>,
     /// Stars of the outermost select list: their columns keep their origin.
     outer_stars: Vec<&'a ColumnRef>,
+    /// Subqueries, common table expressions or functions as tables: columns may go by other names than their own.
+    renames: bool,
+    /// What EXECUTE names is judged elsewhere.
+    around_execute: bool,
 }
 
 enum Work<'a> {
@@ -66,6 +71,7 @@ impl<'a> Walk<'a> {
                 has_where: true,
                 where_tautology: false,
                 unreadable_reason: None,
+                unsafe_setting: None,
                 mentions: Mentions::default(),
                 secrets: Vec::new(),
             },
@@ -75,7 +81,14 @@ impl<'a> Walk<'a> {
             work: Vec::new(),
             scopes: Vec::new(),
             outer_stars: Vec::new(),
+            renames: false,
+            around_execute: false,
         }
+    }
+
+    /// A walk that leaves out what EXECUTE names.
+    pub(super) fn around_execute() -> Self {
+        Self { around_execute: true, ..Self::new() }
     }
 
     /// Walks one statement of the message.
@@ -88,8 +101,11 @@ impl<'a> Walk<'a> {
         self.findings.mentions.targets = None;
         // The results of several statements are not told apart.
         if self.statements == 1 {
-            self.findings.mentions.targets = reads::targets(node);
-            self.outer_stars = reads::outer_stars(node);
+            self.findings.mentions.targets = reads::targets(answering(node));
+            self.outer_stars = match node {
+                NodeRef::CopyStmt(_) => Vec::new(),
+                node => reads::outer_stars(answering(node)),
+            };
         }
         let verb = statements::verb(node);
         if verb == statements::UNKNOWN {
@@ -104,6 +120,10 @@ impl<'a> Walk<'a> {
 
     pub(super) fn finish(mut self) -> Findings {
         let mentions = &mut self.findings.mentions;
+        if self.renames && mentions.stored.names_columns() {
+            let reads = mentions.reads.clone();
+            mentions.stored.extend(reads);
+        }
         // A lone name that is also a relation's name is its whole row.
         let whole_row = |reads: &mut Reads| {
             let names = reads.columns.iter().filter(|(qualifier, _)| qualifier.is_none()).map(|(_, name)| name);
@@ -151,6 +171,7 @@ impl<'a> Walk<'a> {
         if judge(self, node) {
             return;
         }
+        self.renames |= renames(node);
         match node {
             NodeRef::RangeVar(relation) => self.relation(relation, ObjectKind::Table, false),
             NodeRef::FuncCall(call) => self.call(call),
@@ -215,6 +236,19 @@ impl<'a> Walk<'a> {
         self.findings.unreadable_reason.get_or_insert(why);
     }
 
+    /// EXECUTE: what runs is not to be seen here.
+    pub(super) fn execute(&mut self) {
+        if !self.around_execute {
+            self.effects(&[Effect::ExecCode]);
+            self.opaque();
+        }
+    }
+
+    pub(super) fn setting(&mut self, name: &str, value: Option<&str>) {
+        let unsafe_setting = settings::unsafe_setting(name, value);
+        self.findings.unsafe_setting = self.findings.unsafe_setting.or(unsafe_setting);
+    }
+
     pub(super) fn object(&mut self, kind: ObjectKind, schema: Option<&str>, name: &str, write: bool) {
         let schema = schema.filter(|schema| !schema.is_empty()).map(str::to_owned);
         let object = Object { kind, schema, name: name.to_owned(), write };
@@ -259,6 +293,13 @@ impl<'a> Walk<'a> {
         self.findings.mentions.stored.stars = true;
     }
 
+    /// These columns of a relation are copied out; all of them, if none is named.
+    pub(super) fn copy_out(&mut self, columns: &[Node]) {
+        let reads = &mut self.findings.mentions.reads;
+        reads.stars |= columns.is_empty();
+        reads.columns.extend(strings(columns).into_iter().map(|name| (None, name.to_owned())));
+    }
+
     pub(super) fn opaque(&mut self) {
         self.findings.mentions.reads.opaque = true;
     }
@@ -299,7 +340,8 @@ impl<'a> Walk<'a> {
         if *name == "current_setting" && call.args.first().and_then(literal).is_none_or(|name| name.contains('.')) {
             self.opaque();
         }
-        if matches!(*name, "pg_notify" | "set_config") || name.starts_with("lo_") || name.starts_with("dblink") {
+        // A function that does more than compute may store or send what it is given.
+        if *name == "set_config" || !functions::effects_of(name).is_empty() {
             call.args.iter().filter_map(node_of).for_each(|argument| self.store(argument));
         }
         if name.starts_with("dblink") {
@@ -324,7 +366,10 @@ impl<'a> Walk<'a> {
 
     fn set_config(&mut self, call: &'a FuncCall) {
         match call.args.first().and_then(literal) {
-            Some(name) => self.findings.effects.extend(settings::effect_of(name).into_iter().collect()),
+            Some(name) => {
+                self.findings.effects.extend(settings::effect_of(name).into_iter().collect());
+                self.setting(name, call.args.get(1).and_then(literal));
+            }
             // The name is computed: it may be any setting.
             None => self.effects(&[Effect::SessionLex]),
         }
@@ -332,6 +377,29 @@ impl<'a> Walk<'a> {
 }
 
 pub(super) const UNKNOWN_NODE: &str = "a part of the statement is of a kind that is not known";
+
+/// The query whose rows a statement gives to the client, now or when it is executed.
+fn answering(node: NodeRef<'_>) -> NodeRef<'_> {
+    let query = match node {
+        NodeRef::CopyStmt(copy) => copy.query.as_deref(),
+        NodeRef::PrepareStmt(prepare) => prepare.query.as_deref(),
+        _ => None,
+    };
+    query.and_then(node_of).unwrap_or(node)
+}
+
+/// True for what gives columns other names.
+fn renames(node: NodeRef<'_>) -> bool {
+    match node {
+        NodeRef::Alias(alias) => !alias.colnames.is_empty(),
+        NodeRef::CommonTableExpr(_)
+        | NodeRef::JsonTable(_)
+        | NodeRef::RangeFunction(_)
+        | NodeRef::RangeSubselect(_)
+        | NodeRef::RangeTableFunc(_) => true,
+        _ => false,
+    }
+}
 
 fn is_relation(relations: &[Relation], name: &str) -> bool {
     relations.iter().any(|relation| relation.alias.as_deref().unwrap_or(&relation.name) == name || relation.name == name)

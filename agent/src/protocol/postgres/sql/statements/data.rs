@@ -91,6 +91,9 @@ fn insert<'a>(walk: &mut Walk<'a>, node: N<'a>, insert: &'a InsertStmt) {
     if insert.on_conflict_clause.as_ref().is_some_and(|clause| clause.action() == OnConflictAction::OnconflictUpdate) {
         walk.effects(&[Update]);
     }
+    if let Some(clause) = &insert.on_conflict_clause {
+        clause.target_list.iter().filter_map(node_of).for_each(|assignment| walk.store_assignment(assignment, true));
+    }
     if let Some(source) = insert.select_stmt.as_deref().and_then(node_of) {
         walk.store(source);
     }
@@ -129,6 +132,9 @@ fn copy<'a>(walk: &mut Walk<'a>, node: N<'a>, copy: &'a CopyStmt) {
         if copy.relation.is_some() {
             walk.store_whole_rows();
         }
+    }
+    if !copy.is_from && copy.relation.is_some() {
+        walk.copy_out(&copy.attlist);
     }
     if copy.is_from {
         walk.effects(&[Insert]);
