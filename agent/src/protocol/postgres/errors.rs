@@ -41,6 +41,19 @@ pub(super) fn denial(denied: &Denied, session: SessionId) -> Bytes {
     Complaint { severity: "ERROR", code: "42501", message: &denied.message, detail: &detail }.encode(session)
 }
 
+/// Text that is no SQL, which policy refuses because nobody can judge it: in the words of a server that meets a typing error.
+pub(super) fn misspelling(denied: &Denied, syntax_error: &str, session: SessionId) -> Bytes {
+    let message = format!("weir cannot read this statement: {syntax_error}");
+    let detail = format!("Denied by rule {}.", denied.rule);
+    Complaint { severity: "ERROR", code: "42601", message: &message, detail: &detail }.encode(session)
+}
+
+/// Why a setting is refused under which text means something else.
+pub(super) fn unsafe_setting(setting: &str) -> String {
+    let safe = if setting == "client_encoding" { "an encoding like UTF8" } else { "on" };
+    format!("{setting} must stay {safe}: weir could not read later statements as the server does")
+}
+
 /// A login that policy refused: the session ends.
 pub(super) fn login_denial(denied: &Denied, session: SessionId) -> Bytes {
     let detail = format!("Denied by rule {}.", denied.rule);

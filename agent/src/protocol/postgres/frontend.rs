@@ -3,6 +3,7 @@
 //! What was read and may pass is held at the head of the inbox and sent in one piece: at the latest where the server would
 //! flush, so that holding cannot be noticed.
 
+mod by_name;
 mod extended;
 mod verdict;
 
@@ -234,7 +235,7 @@ impl Session {
         // A server reports a changed setting no earlier than at the end of a batch.
         let doubtful = self.front.bound && text.contains(&b'\\');
         let doubt = "a backslash, which an earlier statement of the same batch may have given another meaning";
-        match self.lexing.objection().or(doubtful.then_some(doubt)) {
+        match self.lexing.objection(text).or(doubtful.then_some(doubt)) {
             Some(objection) => reading.made_unreadable(objection),
             None => reading,
         }

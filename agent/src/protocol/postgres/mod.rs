@@ -168,7 +168,7 @@ impl Postgres {
 
     fn judge(&mut self, startup: Startup) {
         self.phase = Phase::Over;
-        if let Some(login) = startup::login(&startup, self.settings.session, &mut self.steps) {
+        if let Some(login) = startup::login(&startup, self.settings.observes, self.settings.session, &mut self.steps) {
             self.phase = Phase::Judging { startup, replication: login.replication };
             self.steps.push_back(Step::Decide(Request::Login(login)));
         }

@@ -35,6 +35,23 @@ impl<T> Names<T> {
         self.entries.len() >= NAMES_MAX && !self.entries.contains_key(name)
     }
 
+    /// What the name surely means now: nothing is under way that would change it.
+    pub(super) fn settled(&self, name: &[u8]) -> Option<&Arc<T>> {
+        self.entries.get(name).filter(|entry| entry.pending.is_none())?.confirmed.as_ref()
+    }
+
+    /// The server has it already. Over the limit, the name stays unknown.
+    pub(super) fn insert(&mut self, name: Bytes, thing: Arc<T>) {
+        if !self.is_full(&name) {
+            self.entries.insert(name, Entry { confirmed: Some(thing), pending: None });
+        }
+    }
+
+    /// What the name means is not known any more.
+    pub(super) fn forget(&mut self, name: &[u8]) {
+        self.entries.remove(name);
+    }
+
     pub(super) fn propose(&mut self, name: &Bytes, thing: Arc<T>) {
         match self.entries.get_mut(name) {
             Some(entry) => entry.pending = Some(thing),

@@ -14,12 +14,13 @@ use std::{
 use bytes::Bytes;
 use weir_wire::postgres::FieldDescription;
 
-use super::rows::Mentions;
+use super::{rows::Mentions, sql::ByName};
 use crate::flow::Statement;
 
 /// A prepared statement as it was judged.
 pub(super) struct Prepared {
     pub(super) statement: Arc<Statement>,
+    pub(super) by_name: Option<Arc<ByName>>,
     /// `None`: what the statement reads is not known.
     pub(super) mentions: Option<Arc<Mentions>>,
     /// It may read masked columns.
@@ -106,6 +107,10 @@ pub(super) enum Kind {
     },
     Query {
         mentions: Option<Arc<Mentions>>,
+        /// The prepared statement that is there when the server says so.
+        prepares: Option<(Bytes, Arc<Prepared>)>,
+        /// The prepared statement that is then gone.
+        deallocates: Option<Bytes>,
     },
     Sync,
 }

@@ -42,6 +42,10 @@ pub(super) struct Session {
     pub(super) queue: Queue,
     pub(super) statements: Names<Prepared>,
     pub(super) portals: Names<Portal>,
+    /// SQL prepared statements by name.
+    pub(super) named_by_sql: bool,
+    /// Code that cannot be seen through ran since: it may have prepared others under their names.
+    pub(super) names_uncertain: bool,
     pub(super) plans: Plans,
     pub(super) front: Front,
     pub(super) running: Running,
@@ -69,6 +73,8 @@ impl Session {
             queue: Queue::default(),
             statements: Names::default(),
             portals: Names::default(),
+            named_by_sql: false,
+            names_uncertain: false,
             plans: Plans::default(),
             front: Front::default(),
             running: Running::default(),

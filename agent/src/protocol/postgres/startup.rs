@@ -6,7 +6,11 @@ use weir_wire::{
     postgres::{First, Startup, first},
 };
 
-use super::{Steps, errors::Complaint};
+use super::{
+    Steps,
+    errors::{self, Complaint},
+    lexing,
+};
 use crate::{
     flow::{Login, Reason, SessionId, Side},
     policy::object::DownstreamTls,
@@ -81,8 +85,8 @@ impl Opening {
     }
 }
 
-/// What policy judges; `None` when the client named no user (the refusal is in `steps`).
-pub(super) fn login(startup: &Startup, session: SessionId, steps: &mut Steps) -> Option<Login> {
+/// What policy judges; `None` when the client named no user, or wants what weir cannot read (the refusal is in `steps`).
+pub(super) fn login(startup: &Startup, observes: bool, session: SessionId, steps: &mut Steps) -> Option<Login> {
     let text = |name: &[u8]| {
         let value = startup.parameter(name).filter(|value| !value.is_empty())?;
         Some(String::from_utf8_lossy(value).into_owned())
@@ -91,8 +95,20 @@ pub(super) fn login(startup: &Startup, session: SessionId, steps: &mut Steps) ->
         refuse(steps, session, "28000", "no PostgreSQL user name specified in startup packet");
         return None;
     };
+    if let Some(setting) = unsafe_setting(startup).filter(|_| !observes) {
+        refuse(steps, session, "42501", &errors::unsafe_setting(setting));
+        return None;
+    }
     let replication = startup.parameter(b"replication").is_some_and(|value| !is_false(value));
     Some(Login { user, database: text(b"database"), application: text(b"application_name"), replication })
+}
+
+/// A setting with which no statement could be read, be it a parameter of its own or one of the command line.
+fn unsafe_setting(startup: &Startup) -> Option<&'static str> {
+    startup.parameters.iter().find_map(|(name, value)| match name.as_ref() {
+        b"options" => lexing::unsafe_option(value),
+        name => lexing::unsafe_setting(name, Some(value)),
+    })
 }
 
 /// Options of protocol extensions, none of which is known here.

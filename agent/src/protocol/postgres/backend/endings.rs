@@ -1,5 +1,7 @@
 //! How messages of the client end: done, failed or skipped, and what is reported of it.
 
+use std::sync::Arc;
+
 use bytes::BytesMut;
 use weir_wire::{WireError, postgres};
 
@@ -31,6 +33,8 @@ impl Session {
         let tag = postgres::command_tag(body)?;
         if matches!(tag, b"DISCARD ALL" | b"DEALLOCATE ALL") {
             self.statements.close_all();
+            self.named_by_sql = false;
+            self.names_uncertain = false;
         }
         if let Some(rows) = postgres::tag_rows(tag) {
             self.running.counted = Some(self.running.counted.unwrap_or(0).saturating_add(rows));
@@ -38,6 +42,13 @@ impl Session {
         let tag = String::from_utf8_lossy(tag).into_owned();
         if matches!(self.queue.head().map(|head| &head.kind), Some(Kind::Execute { .. })) {
             return Ok(self.executed(&tag));
+        }
+        if let Some(Kind::Query { prepares, deallocates, .. }) = self.queue.head().map(|head| &head.kind) {
+            if let Some((name, prepared)) = prepares.as_ref().filter(|_| tag == "PREPARE") {
+                self.statements.insert(name.clone(), Arc::clone(prepared));
+                self.named_by_sql = true;
+            }
+            deallocates.iter().filter(|_| tag == "DEALLOCATE").for_each(|name| self.statements.close(name));
         }
         self.report_masks();
         self.running.plan = None;

@@ -67,7 +67,7 @@ impl Session {
             self.fetch(missing, steps);
             return Ok(Passage::Wait);
         }
-        if let Some(Kind::Query { mentions }) = self.queue.head().map(|head| &head.kind) {
+        if let Some(Kind::Query { mentions, .. }) = self.queue.head().map(|head| &head.kind) {
             let plan = self.plans.plan(&self.settings.masks, &fields, mentions.as_ref(), &catalog);
             if self.running.plan != Some(plan) {
                 self.report_masks();
@@ -103,8 +103,12 @@ impl Session {
     }
 
     pub(super) fn copy_out(&mut self) -> Passage {
-        let sensitive = self.queue.head().is_some_and(|head| head.sensitive);
-        if sensitive && !self.settings.masks.is_empty() {
+        let mentions = self.queue.head().and_then(|head| match &head.kind {
+            Kind::Execute { portal } => portal.prepared.mentions.as_ref(),
+            Kind::Query { mentions, .. } => mentions.as_ref(),
+            _ => None,
+        });
+        if self.outputs_masked(mentions) {
             return Passage::Stop(Failure::new(Reason::MaskImpossible, "the server copies out what may be masked columns"));
         }
         Passage::Pass

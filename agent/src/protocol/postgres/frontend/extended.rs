@@ -41,14 +41,15 @@ impl Session {
             sensitive: self.is_sensitive(&reading.mentions),
             changes_lexing: statement.effects.contains(Effect::SessionLex),
             statement: Arc::clone(&statement),
+            by_name: reading.by_name.clone(),
             number: 0,
             batch: self.front.batch,
             fresh: AtomicBool::new(true),
             described: AtomicBool::new(false),
             layout: OnceLock::new(),
         };
-        let copies = self.copies(reading);
-        self.decide(outline, What::Parse { name, prepared, copies }, statement, input, steps);
+        let (obstacle, syntax_error) = (self.obstacle(reading), reading.syntax_error.clone());
+        self.decide(outline, What::Parse { name, prepared, obstacle, syntax_error }, statement, input, steps);
         true
     }
 
@@ -155,6 +156,7 @@ impl Session {
         }
         self.quotes_masked |= portal.prepared.sensitive;
         self.front.lexing_changes |= portal.prepared.changes_lexing;
+        self.runs(portal.prepared.mentions.as_deref(), portal.prepared.by_name.as_deref());
         let sensitive = portal.prepared.sensitive;
         self.front.executed = true;
         self.front.bound = true;
@@ -174,6 +176,7 @@ impl Session {
     fn unknown(&self, why: &str) -> Arc<Prepared> {
         Arc::new(Prepared {
             statement: opaque(b"", why),
+            by_name: None,
             mentions: None,
             sensitive: !self.settings.masks.is_empty(),
             changes_lexing: false,

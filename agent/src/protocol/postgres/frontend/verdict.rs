@@ -16,7 +16,7 @@ use super::{
         queue::{Kind, Portal, Prepared},
         rows::Mentions,
         session::Session,
-        sql::Reading,
+        sql::{ByName, Reading},
     },
     STATEMENT_BYTES_MAX,
 };
@@ -32,44 +32,69 @@ pub(super) struct Deciding {
     what: What,
 }
 
-/// Where a statement copies masked columns to.
+/// What stands against a statement, whatever policy says.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Copies {
-    /// Another table, a setting, a file.
-    Elsewhere,
+pub(super) enum Obstacle {
+    /// Masked columns go to another table, a setting, a file, a listener.
+    CopiesElsewhere,
+    /// Masked columns go to the client, in a form that is not masked.
+    CopiesOut,
     Nothing,
-    /// To the client, in a form that is not masked.
-    Out,
+    /// Later text could not be read.
+    UnsafeSetting(&'static str),
 }
 
 pub(super) enum What {
     Execute(Arc<Portal>),
     Function,
-    Oversized { is_query: bool },
-    Parse { name: Bytes, prepared: Prepared, copies: Copies },
-    Query { mentions: Arc<Mentions>, sensitive: bool, copies: Copies, changes_lexing: bool },
+    Oversized {
+        is_query: bool,
+    },
+    Parse {
+        name: Bytes,
+        prepared: Prepared,
+        obstacle: Obstacle,
+        syntax_error: Option<Arc<str>>,
+    },
+    Query {
+        mentions: Arc<Mentions>,
+        sensitive: bool,
+        obstacle: Obstacle,
+        syntax_error: Option<Arc<str>>,
+        changes_lexing: bool,
+        by_name: Option<Arc<ByName>>,
+        /// What PREPARE will have prepared.
+        prepared: Option<Arc<Prepared>>,
+    },
 }
 
 impl Session {
     pub(super) fn query(&mut self, reading: &Reading, outline: Frame, input: &mut BytesMut, steps: &mut Steps) -> bool {
+        let reading = &*self.executed_by_name(reading);
         let statement = Arc::clone(&reading.statement);
         let what = What::Query {
             mentions: Arc::clone(&reading.mentions),
             sensitive: self.is_sensitive(&reading.mentions),
-            copies: self.copies(reading),
+            obstacle: self.obstacle(reading),
+            syntax_error: reading.syntax_error.clone(),
             changes_lexing: statement.effects.contains(Effect::SessionLex),
+            by_name: reading.by_name.clone(),
+            prepared: self.prepared_by_name(reading),
         };
         self.decide(outline, what, statement, input, steps);
         true
     }
 
-    pub(super) fn copies(&self, reading: &Reading) -> Copies {
+    pub(super) fn obstacle(&self, reading: &Reading) -> Obstacle {
+        if let Some(setting) = reading.unsafe_setting.filter(|_| !self.settings.observes) {
+            return Obstacle::UnsafeSetting(setting);
+        }
         let (masks, mentions) = (&self.settings.masks, &reading.mentions);
-        if self.is_sensitive(mentions) && reading.verbs.iter().any(|verb| verb.copy_out) {
-            return Copies::Out;
+        if reading.verbs.iter().any(|verb| verb.copy_out) && self.outputs_masked(Some(mentions)) {
+            return Obstacle::CopiesOut;
         }
         let launders = self.catalog.as_ref().is_none_or(|catalog| masks.launders(mentions, catalog));
-        if !masks.is_empty() && launders { Copies::Elsewhere } else { Copies::Nothing }
+        if !masks.is_empty() && launders { Obstacle::CopiesElsewhere } else { Obstacle::Nothing }
     }
 
     /// A statement that is not even kept: it is judged as unreadable, for the record, and refused in any case.
@@ -111,6 +136,13 @@ impl Session {
     ) {
         let session = self.settings.session;
         let error = match (verdict, &what) {
+            (Verdict::Deny(denied), What::Parse { syntax_error, .. } | What::Query { syntax_error, .. }) => {
+                let misspelling = syntax_error.as_ref().filter(|_| denied.rule.ends_with(ON_UNREADABLE));
+                Some(match misspelling {
+                    Some(syntax_error) => errors::misspelling(denied, syntax_error, session),
+                    None => errors::denial(denied, session),
+                })
+            }
             (Verdict::Deny(denied), _) => Some(errors::denial(denied, session)),
             (Verdict::Allow(_), _) => self.objection(&what, number),
         };
@@ -127,10 +159,12 @@ impl Session {
             return;
         }
         match what {
-            What::Query { mentions, sensitive, changes_lexing, .. } => {
+            What::Query { mentions, sensitive, changes_lexing, by_name, prepared, .. } => {
                 self.quotes_masked |= sensitive;
                 self.front.barrier |= changes_lexing;
-                self.expect(Kind::Query { mentions: Some(mentions) }, number, sensitive);
+                let (prepares, deallocates) = self.names_change(by_name.as_deref(), prepared);
+                self.runs(Some(&mentions), by_name.as_deref().filter(|by_name| matches!(by_name, ByName::Several(_))));
+                self.expect(Kind::Query { mentions: Some(mentions), prepares, deallocates }, number, sensitive);
                 self.front.held += length;
                 self.front.flushed = self.front.held;
             }
@@ -161,12 +195,14 @@ impl Session {
     /// What weir refuses although policy allows it: the error for the client.
     fn objection(&mut self, what: &What, number: u64) -> Option<Bytes> {
         let (code, message) = match what {
-            What::Query { copies: Copies::Out, .. } | What::Parse { copies: Copies::Out, .. } => {
+            What::Query { obstacle: Obstacle::CopiesOut, .. } | What::Parse { obstacle: Obstacle::CopiesOut, .. } => {
                 ("42501", "COPY TO STDOUT of masked columns is not possible; use SELECT".to_owned())
             }
-            What::Query { copies: Copies::Elsewhere, .. } | What::Parse { copies: Copies::Elsewhere, .. } => {
+            What::Query { obstacle: Obstacle::CopiesElsewhere, .. } | What::Parse { obstacle: Obstacle::CopiesElsewhere, .. } => {
                 ("42501", "masked columns cannot be copied to where no mask covers them".to_owned())
             }
+            What::Query { obstacle: Obstacle::UnsafeSetting(setting), .. }
+            | What::Parse { obstacle: Obstacle::UnsafeSetting(setting), .. } => ("42501", errors::unsafe_setting(setting)),
             What::Parse { name, .. } if self.statements.is_full(name) => {
                 ("54000", format!("more than {NAMES_MAX} prepared statements in one session"))
             }
@@ -178,6 +214,13 @@ impl Session {
         let result = StatementResult { status, ..StatementResult::default() };
         self.note(Observation::Finished { statement: number, result });
         Some(Complaint { severity: "ERROR", code, message: &message, detail: "" }.encode(self.settings.session))
+    }
+
+    /// True if the answer, which no plan for rows covers, may hold masked columns.
+    pub(in super::super) fn outputs_masked(&self, mentions: Option<&Arc<Mentions>>) -> bool {
+        let masks = &self.settings.masks;
+        let known = mentions.zip(self.catalog.as_ref());
+        !masks.is_empty() && known.is_none_or(|(mentions, catalog)| masks.outputs(mentions, catalog))
     }
 
     pub(super) fn is_sensitive(&self, mentions: &Mentions) -> bool {
@@ -199,6 +242,9 @@ pub(super) fn opaque(text: &[u8], why: &str) -> Arc<Statement> {
         count: 1,
     })
 }
+
+/// How the rule ends that refuses what cannot be read.
+const ON_UNREADABLE: &str = "/onUnreadable";
 
 /// What of an oversized statement is shown to policy and journal.
 const EXCERPT_BYTES: usize = 1024;

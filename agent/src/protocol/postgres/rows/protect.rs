@@ -119,9 +119,7 @@ impl MaskSet {
     #[must_use]
     pub fn outputs(&self, mentions: &Mentions, catalog: &Catalog) -> bool {
         let everything = Reads { stars: true, ..Reads::default() };
-        let holds = |reads: &Reads| {
-            is_opaque(reads, catalog) || self.protection(reads, &mentions.relations, catalog).is_some()
-        };
+        let holds = |reads: &Reads| is_opaque(reads, catalog) || self.protection(reads, &mentions.relations, catalog).is_some();
         let value = |target: &Target| match target {
             Target::Star => holds(&everything),
             Target::Value(reads) => holds(reads),
@@ -355,6 +353,14 @@ pub(super) fn is_opaque(reads: &Reads, catalog: &Catalog) -> bool {
         || reads.functions.iter().any(|(schema, name)| catalog.is_opaque_function(schema.as_deref(), name))
         || reads.operators.iter().any(|name| catalog.is_opaque_operator(name))
         || (reads.casts && catalog.has_opaque_casts())
+}
+
+impl Mentions {
+    /// True if code that cannot be seen through takes part.
+    #[must_use]
+    pub fn is_opaque(&self, catalog: &Catalog) -> bool {
+        is_opaque(&self.reads, catalog)
+    }
 }
 
 /// True if `reads` may read the column of `relation`, which the statement calls `from`.

@@ -212,6 +212,45 @@ fn touches_tables_with_masked_columns() {
 }
 
 #[test]
+fn outputs_masked_columns_only_where_they_are_read() {
+    let (set, catalog) = (set(), catalog());
+    let outputs = |sql: &str| set.outputs(&sql::read(sql.as_bytes()).mentions, &catalog);
+    for sql in [
+        "copy users to stdout",
+        "copy users (id, password) to stdout",
+        "copy (select email from users) to stdout",
+        "copy (select * from users) to stdout",
+        "copy (table users) to stdout",
+        "copy (select id, upper(email) as id from users) to stdout",
+        "copy (select u from users u) to stdout",
+        "copy (select u.* from orders, users u) to stdout",
+        "copy (select * from users, generate_series(1, 2)) to stdout",
+        "copy (select c from (select email as c from users) q) to stdout",
+        "copy (select * from (select * from users) q) to stdout",
+        "copy (with x as (select email as c from users) select c from x) to stdout",
+        "copy (select (select c from (select email as c from users) q)) to stdout",
+        "copy (select id from users union select 1 from users where email = 'x') to stdout",
+        "copy (delete from users returning email) to stdout",
+        "copy (select id from users) to stdout; copy (select email from users) to stdout",
+        "copy v to stdout",
+        "copy (select pw from v) to stdout",
+        "execute p",
+    ] {
+        assert!(outputs(sql), "{sql}");
+    }
+    for sql in [
+        "copy (select id from users) to stdout",
+        "copy users (id) to stdout",
+        "copy (select id, count(*) from users where email like '%x' group by id) to stdout",
+        "copy (select o.email, u.id from users u join orders o on o.id = u.id) to stdout",
+        "copy (delete from users where email = 'x' returning id) to stdout",
+        "copy orders to stdout",
+    ] {
+        assert!(!outputs(sql), "{sql}");
+    }
+}
+
+#[test]
 fn launders_what_is_stored_elsewhere() {
     let (set, catalog) = (set(), catalog());
     let launders = |sql: &str| set.launders(&sql::read(sql.as_bytes()).mentions, &catalog);
@@ -225,6 +264,25 @@ fn launders_what_is_stored_elsewhere() {
         "update orders set password = u.password from users u",
         "select set_config('my.x', password, false) from users",
         "copy users to '/tmp/x'",
+        "select pg_notify('foo', email) from users",
+        "select pg_notify('foo', q.c) from (select email as c from users) q",
+        "with x as (select email as c from users) select pg_notify('foo', c) from x",
+        "select pg_notify('foo', c) from users u(a, c)",
+        "select pg_notify('foo', f) from users, lateral upper(email) f",
+        "select lo_from_bytea(0, email::bytea) from users",
+        "select lo_put(1, 0, email::bytea) from users",
+        "select lowrite(1, email::bytea) from users",
+        "select pg_logical_emit_message(true, 'a', email) from users",
+        "select dblink_exec('x', email) from users",
+        "select pg_create_restore_point(email) from users",
+        "with x as (select email as c from users) insert into orders (email) select c from x",
+        "update orders set email = q.c from (select email as c from users) q",
+        "with x as (select email as c from users) update orders set email = x.c from x",
+        "with x as (select email as c from users) merge into orders using x on true when not matched then insert (email) values (x.c)",
+        "insert into users (id) values (1) on conflict (id) do update set id = users.email",
+        "update users set id = email::int returning id",
+        "create temp table t as select email from users",
+        "with x as (insert into orders (email) select email from users returning *) select * from x",
     ] {
         assert!(launders(sql), "{sql}");
     }
@@ -233,6 +291,12 @@ fn launders_what_is_stored_elsewhere() {
         "insert into users values (1, 'a', 'b')",
         "update users set password = $1 where email = $2",
         "update users set password = lower(password)",
+        "select pg_notify('foo', id::text) from users where email = 'x'",
+        "insert into users (id, email) values (1, 'x') on conflict (id) do update set email = excluded.email",
+        "insert into users (id, email) values (1, 'x') returning id, email, password",
+        "with x as (insert into orders values (1, 'x') returning id) select u.email from users u join x on x.id = u.id",
+        "with x as (select id from users) insert into orders (id) select id from x",
+        "select nextval('s'), email from users",
     ] {
         assert!(!launders(sql), "{sql}");
     }

@@ -7,6 +7,7 @@
 //! The grammar is that of PostgreSQL 17 with `standard_conforming_strings = on` and UTF-8; statements that change how later text is
 //! read say so (`session-lex`).
 
+mod by_name;
 mod cache;
 mod children;
 mod functions;
@@ -25,9 +26,11 @@ mod tests;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use pg_query::protobuf::RawStmt;
 
 use super::rows::Mentions;
 use crate::flow::{Effect, Effects, Statement};
+pub use by_name::{ByName, How};
 
 /// One Query or Parse message, read.
 #[derive(Clone, Debug)]
@@ -37,6 +40,13 @@ pub struct Reading {
     pub mentions: Arc<Mentions>,
     /// One per statement of the message, in order; empty for an empty query and for unreadable text.
     pub verbs: Vec<Verb>,
+    pub by_name: Option<Arc<ByName>>,
+    /// For EXECUTE: the reading of everything but the statement that it names.
+    pub around: Option<Arc<Reading>>,
+    /// A setting that is given a value under which later text could not be read.
+    pub unsafe_setting: Option<&'static str>,
+    /// What the parser says of text that is no SQL. It may quote literals: for the client alone.
+    pub syntax_error: Option<Arc<str>>,
 }
 
 /// What one statement of a message is.
@@ -102,7 +112,13 @@ fn parse(text: &Bytes, sql: &str) -> Reading {
     let tree = match pg_query::parse(sql) {
         Ok(tree) => tree.protobuf,
         // The parser quotes the text near an error, which may hold literals.
-        Err(_) => return unreadable(text, "the text is not valid SQL for PostgreSQL 17"),
+        Err(error) => {
+            let syntax_error = match error {
+                pg_query::Error::Parse(message) => Some(message.into()),
+                _ => None,
+            };
+            return Reading { syntax_error, ..unreadable(text, "the text is not valid SQL for PostgreSQL 17") };
+        }
     };
     if tree.stmts.is_empty() {
         // A short text was not measured, so comments and semicolons alone are still found here.
@@ -111,9 +127,16 @@ fn parse(text: &Bytes, sql: &str) -> Reading {
             false => unreadable(text, "the text holds no statement"),
         };
     }
-    let mut walk = walk::Walk::new();
-    let verbs = tree.stmts.iter().map(|raw| walk.statement(raw)).collect();
-    let walk::Findings { effects, objects, has_where, where_tautology, unreadable_reason, mentions, secrets } = walk.finish();
+    let by_name = ByName::of(&tree.stmts).map(Arc::new);
+    let walk = |walk| walked(walk, &tree.stmts, text, sql);
+    let around = matches!(by_name.as_deref(), Some(ByName::Execute { .. })).then(|| walk(walk::Walk::around_execute()));
+    Reading { by_name, around: around.map(Arc::new), ..walk(walk::Walk::new()) }
+}
+
+fn walked<'a>(mut walk: walk::Walk<'a>, statements: &'a [RawStmt], text: &Bytes, sql: &str) -> Reading {
+    let verbs = statements.iter().map(|raw| walk.statement(raw)).collect();
+    let walk::Findings { effects, objects, has_where, where_tautology, unreadable_reason, unsafe_setting, mentions, secrets } =
+        walk.finish();
     let shown = match unreadable_reason {
         Some(_) => redact::hide_after_password(text),
         None => redact::hide(text, sql, &secrets),
@@ -127,10 +150,14 @@ fn parse(text: &Bytes, sql: &str) -> Reading {
             where_tautology,
             readable: unreadable_reason.is_none(),
             unreadable_reason: unreadable_reason.map(str::to_owned),
-            count: u32::try_from(tree.stmts.len()).unwrap_or(u32::MAX),
+            count: u32::try_from(statements.len()).unwrap_or(u32::MAX),
         }),
         mentions: Arc::new(mentions),
         verbs,
+        by_name: None,
+        around: None,
+        unsafe_setting,
+        syntax_error: None,
     }
 }
 
@@ -149,6 +176,10 @@ fn empty(text: Bytes) -> Reading {
         }),
         mentions: Arc::new(Mentions::default()),
         verbs: Vec::new(),
+        by_name: None,
+        around: None,
+        unsafe_setting: None,
+        syntax_error: None,
     }
 }
 
@@ -166,5 +197,9 @@ fn unreadable(text: &Bytes, why: &str) -> Reading {
         }),
         mentions: Arc::new(Mentions::unknown()),
         verbs: Vec::new(),
+        by_name: None,
+        around: None,
+        unsafe_setting: None,
+        syntax_error: None,
     }
 }

@@ -1,6 +1,6 @@
 //! Run-time settings whose change has an effect of its own.
 
-use crate::flow::Effect;
+use crate::{flow::Effect, protocol::postgres::lexing};
 
 /// What setting (or resetting) `name` does beyond its own value. Names are compared without case, as the server does.
 pub(super) fn effect_of(name: &str) -> Option<Effect> {
@@ -9,6 +9,11 @@ pub(super) fn effect_of(name: &str) -> Option<Effect> {
         return Some(Effect::SessionRole);
     }
     LEXING.contains(&name.as_str()).then_some(Effect::SessionLex)
+}
+
+/// The setting, if later text could not be read with this value of it. `None`: the value is computed.
+pub(super) fn unsafe_setting(name: &str, value: Option<&str>) -> Option<&'static str> {
+    lexing::unsafe_setting(name.as_bytes(), value.map(str::as_bytes))
 }
 
 const ROLE: &[&str] = &["role", "session_authorization"];

@@ -33,6 +33,7 @@ pub(super) struct Findings {
     pub(super) has_where: bool,
     pub(super) where_tautology: bool,
     pub(super) unreadable_reason: Option<&'static str>,
+    pub(super) unsafe_setting: Option<&'static str>,
     pub(super) mentions: Mentions,
     pub(super) secrets: Vec<SecretLiteral>,
 }
@@ -50,6 +51,8 @@ pub(super) struct Walk<'a> {
     outer_stars: Vec<&'a ColumnRef>,
     /// Subqueries, common table expressions or functions as tables: columns may go by other names than their own.
     renames: bool,
+    /// What EXECUTE names is judged elsewhere.
+    around_execute: bool,
 }
 
 enum Work<'a> {
@@ -68,6 +71,7 @@ impl<'a> Walk<'a> {
                 has_where: true,
                 where_tautology: false,
                 unreadable_reason: None,
+                unsafe_setting: None,
                 mentions: Mentions::default(),
                 secrets: Vec::new(),
             },
@@ -78,7 +82,13 @@ impl<'a> Walk<'a> {
             scopes: Vec::new(),
             outer_stars: Vec::new(),
             renames: false,
+            around_execute: false,
         }
+    }
+
+    /// A walk that leaves out what EXECUTE names.
+    pub(super) fn around_execute() -> Self {
+        Self { around_execute: true, ..Self::new() }
     }
 
     /// Walks one statement of the message.
@@ -92,7 +102,10 @@ impl<'a> Walk<'a> {
         // The results of several statements are not told apart.
         if self.statements == 1 {
             self.findings.mentions.targets = reads::targets(answering(node));
-            self.outer_stars = reads::outer_stars(node);
+            self.outer_stars = match node {
+                NodeRef::CopyStmt(_) => Vec::new(),
+                node => reads::outer_stars(answering(node)),
+            };
         }
         let verb = statements::verb(node);
         if verb == statements::UNKNOWN {
@@ -223,6 +236,19 @@ impl<'a> Walk<'a> {
         self.findings.unreadable_reason.get_or_insert(why);
     }
 
+    /// EXECUTE: what runs is not to be seen here.
+    pub(super) fn execute(&mut self) {
+        if !self.around_execute {
+            self.effects(&[Effect::ExecCode]);
+            self.opaque();
+        }
+    }
+
+    pub(super) fn setting(&mut self, name: &str, value: Option<&str>) {
+        let unsafe_setting = settings::unsafe_setting(name, value);
+        self.findings.unsafe_setting = self.findings.unsafe_setting.or(unsafe_setting);
+    }
+
     pub(super) fn object(&mut self, kind: ObjectKind, schema: Option<&str>, name: &str, write: bool) {
         let schema = schema.filter(|schema| !schema.is_empty()).map(str::to_owned);
         let object = Object { kind, schema, name: name.to_owned(), write };
@@ -340,7 +366,10 @@ impl<'a> Walk<'a> {
 
     fn set_config(&mut self, call: &'a FuncCall) {
         match call.args.first().and_then(literal) {
-            Some(name) => self.findings.effects.extend(settings::effect_of(name).into_iter().collect()),
+            Some(name) => {
+                self.findings.effects.extend(settings::effect_of(name).into_iter().collect());
+                self.setting(name, call.args.get(1).and_then(literal));
+            }
             // The name is computed: it may be any setting.
             None => self.effects(&[Effect::SessionLex]),
         }
@@ -349,10 +378,11 @@ impl<'a> Walk<'a> {
 
 pub(super) const UNKNOWN_NODE: &str = "a part of the statement is of a kind that is not known";
 
-/// The query whose rows a statement gives to the client.
+/// The query whose rows a statement gives to the client, now or when it is executed.
 fn answering(node: NodeRef<'_>) -> NodeRef<'_> {
     let query = match node {
         NodeRef::CopyStmt(copy) => copy.query.as_deref(),
+        NodeRef::PrepareStmt(prepare) => prepare.query.as_deref(),
         _ => None,
     };
     query.and_then(node_of).unwrap_or(node)

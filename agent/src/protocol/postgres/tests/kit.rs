@@ -8,7 +8,7 @@ use weir_wire::postgres as wire;
 use super::super::{BackendKey, Catalog, CatalogQuery, Postgres, PostgresConfig};
 use crate::{
     credential::Pin,
-    flow::{Failure, Flow, OrigDst, Origin, PeerAddr, Protocol, Reason, Request, SessionId, Side, Workload},
+    flow::{Effects, Failure, Flow, OrigDst, Origin, PeerAddr, Protocol, Reason, Request, SessionId, Side, Workload},
     mask::KnownSecrets,
     policy::{
         Allowed, Denied, Permit, Verdict,
@@ -28,6 +28,9 @@ pub(super) struct Talk {
     pub(super) to_client: BytesMut,
     pub(super) to_server: BytesMut,
     pub(super) asked: Vec<String>,
+    /// What the last statement does, and to which objects, as policy was told.
+    pub(super) effects: Effects,
+    pub(super) objects: Vec<String>,
     /// Why statements could not be read, as policy was told.
     pub(super) unreadable: Vec<String>,
     pub(super) notes: Vec<Observation>,
@@ -98,6 +101,8 @@ impl Talk {
             to_client: BytesMut::new(),
             to_server: BytesMut::new(),
             asked: Vec::new(),
+            effects: Effects::default(),
+            objects: Vec::new(),
             unreadable: Vec::new(),
             notes: Vec::new(),
             secured: Vec::new(),
@@ -272,6 +277,8 @@ impl Talk {
                 let text = String::from_utf8_lossy(&statement.text).into_owned();
                 let denied = text.contains("drop");
                 self.asked.push(text);
+                self.effects = statement.effects;
+                self.objects = statement.objects.iter().map(|object| object.name.clone()).collect();
                 self.unreadable.extend(statement.unreadable_reason.clone());
                 denied
             }

@@ -142,6 +142,28 @@ fn denies_a_copy_out_of_masked_columns() {
 }
 
 #[test]
+fn lets_a_copy_pass_whose_query_reads_no_masked_column() {
+    let mut talk = Talk::session(MASKS);
+    let copy = query("copy (select id from users where email = 'x') to stdout");
+    talk.client(&copy);
+    assert_eq!(talk.take_server(), copy);
+    let data =
+        [message(b'H', &[0, 0, 1, 0, 0]), message(b'd', b"1\n"), message(b'c', b""), complete("COPY 1"), ready(b'I')].concat();
+    talk.server(&data);
+    assert_eq!(talk.take_client(), data);
+}
+
+#[test]
+fn denies_what_sends_masked_columns_to_a_listener() {
+    let mut talk = Talk::session(MASKS);
+    talk.client(&query("select pg_notify('foo', email) from users"));
+    let heard = talk.take_client();
+    assert_eq!(tags(&heard), "EZ");
+    assert_eq!(error_field(&heard, b'C'), "42501");
+    assert!(talk.to_server.is_empty());
+}
+
+#[test]
 fn masks_nothing_when_the_policy_only_observes() {
     let mut talk = Talk::session(&format!("  mode: observe\n{MASKS}"));
     assert!(talk.fetched.is_empty());

@@ -431,8 +431,8 @@ fn adds_nothing_to_the_servers_own_last_words() {
 #[test]
 fn reads_nothing_behind_a_change_of_the_rules_before_it_has_taken_effect() {
     let mut talk = Talk::session("");
-    talk.client(&[query("set standard_conforming_strings = off"), query("select 1")].concat());
-    assert_eq!(talk.asked, ["set standard_conforming_strings = off"]);
+    talk.client(&[query("set search_path = x"), query(r"select '\'")].concat());
+    assert_eq!(talk.asked, ["set search_path = x"]);
     talk.server(&[complete("SET"), message(b'S', b"standard_conforming_strings\0off\0"), ready(b'I')].concat());
     assert_eq!(talk.asked.len(), 2);
     assert!(talk.unreadable.ends_with(&["standard_conforming_strings is off".to_owned()]));

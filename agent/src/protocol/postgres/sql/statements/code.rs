@@ -37,8 +37,7 @@ pub(super) fn judge<'a>(walk: &mut Walk<'a>, node: N<'a>) -> bool {
             walk.descend(node);
         }
         N::ExecuteStmt(_) => {
-            walk.effects(&[ExecCode]);
-            walk.opaque();
+            walk.execute();
             walk.descend(node);
         }
         N::FetchStmt(_) => {

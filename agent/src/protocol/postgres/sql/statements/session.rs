@@ -2,11 +2,16 @@
 
 use pg_query::{
     NodeRef as N,
-    protobuf::{TransactionStmt, TransactionStmtKind, VariableSetKind, VariableSetStmt},
+    protobuf::{AConst, Node, TransactionStmt, TransactionStmtKind, VariableSetKind, VariableSetStmt, a_const::Val},
 };
 
 use super::{
-    super::{TransactionVerb, Verb, settings, walk::Walk},
+    super::{
+        TransactionVerb, Verb,
+        nodes::{literal, node_of},
+        settings,
+        walk::Walk,
+    },
     UNKNOWN,
 };
 use crate::flow::Effect::Notify;
@@ -65,4 +70,15 @@ pub(super) fn judge<'a>(walk: &mut Walk<'a>, node: N<'a>) -> bool {
 
 fn set(walk: &mut Walk<'_>, set: &VariableSetStmt) {
     walk.effects(settings::effect_of(&set.name).as_slice());
+    if set.kind() == VariableSetKind::VarSetValue {
+        walk.setting(&set.name, set.args.first().and_then(value).as_deref());
+    }
+}
+
+/// The value of SET: a word, a string or a number.
+fn value(node: &Node) -> Option<String> {
+    match node_of(node)? {
+        N::AConst(AConst { val: Some(Val::Ival(number)), .. }) => Some(number.ival.to_string()),
+        _ => literal(node).map(str::to_owned),
+    }
 }
