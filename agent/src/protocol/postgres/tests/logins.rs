@@ -377,7 +377,7 @@ fn refuses_settings_under_which_statements_cannot_be_read() {
         assert_eq!(talk.dials, 0);
         error_field(&talk.take_client(), b'M')
     };
-    assert_eq!(refused("client_encoding", "SJIS"), "client_encoding has characters that hold ASCII bytes");
-    assert_eq!(refused("options", "-c standard_conforming_strings=off"), "standard_conforming_strings is off");
+    assert!(refused("client_encoding", "SJIS").starts_with("client_encoding must stay"));
+    assert!(refused("options", "-c standard_conforming_strings=off").starts_with("standard_conforming_strings must stay on"));
     assert_eq!(refused("options", "-O"), "options hold something else than settings");
 }

@@ -448,7 +448,7 @@ fn reads_a_backslash_only_when_it_knows_what_the_server_takes_it_for() {
     let off = message(b'S', b"standard_conforming_strings\0off\0");
     talk.server(&[complete("SELECT 1"), off, ready(b'I')].concat());
     assert_eq!(talk.asked, ["table off", tail, "select 1"]);
-    assert_eq!(talk.unreadable, ["standard_conforming_strings is off", "standard_conforming_strings is off"]);
+    assert_eq!(talk.unreadable, ["standard_conforming_strings is off"], "the last text means the same either way");
 }
 
 #[test]
