@@ -47,6 +47,39 @@ fn a_session_is_told_from_open_to_close() -> Result<()> {
 }
 
 #[test]
+fn a_password_in_a_command_line_is_not_journaled() -> Result<()> {
+    let (scene, _agent) = story()?;
+    let options = "sslmode=disable password=my-own-s3cret";
+    scene.psql_at("127.0.0.5", options, &["select 7"])?.require_success()?;
+    let port = scene.http()?.port();
+    let url = format!("http://ann:an0ther-s3cret@127.0.0.5:{port}/v1/items");
+    scene.client(["curl", "-sS", "-H", "X-Api-Key: third-s3cret", &url]).run()?;
+    let opened = format!("{:?}", scene.journaled("session_opened")?);
+    ensure_contains(&opened, "password=***")?;
+    ensure_contains(&opened, "http://ann:***@127.0.0.5")?;
+    ensure_lacks(&opened, "s3cret")
+}
+
+#[test]
+fn a_head_that_was_noted_is_looked_for() -> Result<()> {
+    let (scene, mut agent) = story()?;
+    agent.stop()?;
+    let directory = scene.places.journal.as_os_str();
+    let verify = |more: &[&str]| {
+        let fixed = ["journal".as_ref(), "verify".as_ref(), "--json".as_ref(), "--journal".as_ref(), directory];
+        weir(fixed.into_iter().chain(more.iter().map(|word| std::ffi::OsStr::new(*word))))
+    };
+    let report: serde_json::Value = serde_json::from_str(&verify(&[])?.require_success()?.stdout)?;
+    let hash = report["head"]["hash"].as_str().context("no head")?;
+    verify(&["--expect", hash])?.require_success()?;
+    let other = verify(&["--expect", &"0".repeat(64)])?;
+    ensure!(other.status.code() == Some(1), "{:?}", other.status);
+    ensure_contains(&other.stdout, "missing")?;
+    ensure!(verify(&["--expect", "abc"])?.status.code() == Some(2));
+    Ok(())
+}
+
+#[test]
 fn a_refusal_names_its_rule() -> Result<()> {
     let (scene, _agent) = story()?;
     let entries = scene.journal()?;

@@ -1,13 +1,17 @@
 //! `weir check`: are these policies right, and do they do what their tests say?
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde_json::json;
 
 use super::{Exit, output};
-use crate::policy::{
-    load::{self, LoadErrors, Loaded},
-    object::{CredentialSpec, SecretSource, Value},
+use crate::{
+    credential::check_private,
+    policy::{
+        load::{self, LoadErrors, Loaded},
+        object::{CredentialSpec, SecretSource, Upstream, Value},
+    },
+    tls::check_ca,
 };
 
 #[derive(Debug, clap::Args)]
@@ -49,6 +53,7 @@ pub(super) fn print_json(value: &serde_json::Value) {
 fn report(loaded: &Loaded, as_json: bool) -> Exit {
     let mut warnings: Vec<String> =
         loaded.warnings.iter().map(|warning| format!("{}:{}: {}", warning.file, warning.line, warning.message)).collect();
+    warnings.extend(loaded.set.upstreams.iter().filter_map(|upstream| unverifiable(upstream)));
     warnings.extend(loaded.credentials.iter().flat_map(|credential| exposed(credential)));
     let (upstreams, credentials, policies) = (loaded.set.upstreams.len(), loaded.credentials.len(), loaded.set.policies.len());
     let tests = loaded.tests.len();
@@ -89,7 +94,7 @@ fn exposed(credential: &CredentialSpec) -> Vec<String> {
     let mut warnings: Vec<String> = secrets
         .into_iter()
         .flatten()
-        .filter_map(|source| exposed_source(source).map(|why| format!("credential `{}`: {why}", credential.name)))
+        .filter_map(|source| exposed_source(source, AGENT_UID).map(|why| format!("credential `{}`: {why}", credential.name)))
         .collect();
     if let Some(SecretSource::File(path)) = user
         && !path.exists()
@@ -99,10 +104,10 @@ fn exposed(credential: &CredentialSpec) -> Vec<String> {
     warnings
 }
 
-fn exposed_source(source: &SecretSource) -> Option<String> {
+fn exposed_source(source: &SecretSource, agent: u32) -> Option<String> {
     match source {
         SecretSource::File(path) => match std::fs::metadata(path) {
-            Ok(metadata) => readable_by_all(path, &metadata),
+            Ok(metadata) => check_private(&metadata, agent).err().map(|why| format!("{}: {why}", path.display())),
             Err(error) => Some(format!("{}: {error}", path.display())),
         },
         SecretSource::Env(name) => Some(format!(
@@ -112,11 +117,15 @@ fn exposed_source(source: &SecretSource) -> Option<String> {
     }
 }
 
-fn readable_by_all(path: &Path, metadata: &std::fs::Metadata) -> Option<String> {
-    use std::os::unix::fs::PermissionsExt;
-    let mode = metadata.permissions().mode();
-    (mode & 0o004 != 0).then(|| format!("{} can be read by every user (mode {:03o}): chmod 0400", path.display(), mode & 0o777))
+/// A warning about the certificates by which an upstream is verified: without them no session reaches it.
+fn unverifiable(upstream: &Upstream) -> Option<String> {
+    let path = upstream.tls.ca.as_ref()?;
+    let why = check_ca(path).err()?;
+    Some(format!("upstream `{}`: {why}", upstream.name))
 }
+
+/// The agent runs as root: a secret of somebody else's is not private, whoever runs this check.
+const AGENT_UID: u32 = 0;
 
 fn eprint(text: &str) {
     use std::io::Write;
@@ -133,12 +142,59 @@ mod tests {
     #[test]
     fn warns_of_a_secret_that_every_user_can_read() {
         let file = tempfile::NamedTempFile::new().unwrap();
+        let agent = rustix::process::geteuid().as_raw();
         let with_mode = |mode| {
             std::fs::set_permissions(file.path(), std::fs::Permissions::from_mode(mode)).unwrap();
-            exposed_source(&SecretSource::File(file.path().to_owned()))
+            exposed_source(&SecretSource::File(file.path().to_owned()), agent)
         };
-        assert!(with_mode(0o644).unwrap().contains("every user (mode 644)"));
+        assert!(with_mode(0o644).unwrap().ends_with("(mode 644): chmod 600"), "the agent's own words");
+        assert!(with_mode(0o620).unwrap().ends_with("chmod 600"));
         assert_eq!(with_mode(0o400), None);
-        assert!(exposed_source(&SecretSource::File("/nonexistent/secret".into())).unwrap().contains("No such file"));
+        let other = exposed_source(&SecretSource::File(file.path().to_owned()), agent.wrapping_add(1));
+        assert_eq!(other.is_some(), agent != 0, "root's file is everybody's agent's");
+        let absent = SecretSource::File("/nonexistent/secret".into());
+        assert!(exposed_source(&absent, agent).unwrap().contains("No such file"));
+    }
+
+    #[test]
+    fn warns_of_an_authority_that_is_not_there_or_empty() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let warning = |ca: &std::path::Path| {
+            let text = format!(
+                "apiVersion: weir/v1\nkind: Upstream\nmetadata: {{name: db}}\nspec: {{hosts: [10.0.0.1], tls: {{mode: verify-full, ca: {}}}}}\n",
+                ca.display()
+            );
+            let source = load::SourceFile { name: "test.yaml".into(), text };
+            let loaded = load::load_sources(&[source], &read_sql, 0).unwrap();
+            unverifiable(loaded.set.upstreams.first().unwrap()).unwrap_or_default()
+        };
+        assert!(warning(file.path()).contains("no certificate in it"), "{}", warning(file.path()));
+        let absent = warning(std::path::Path::new("/nonexistent/ca.pem"));
+        assert!(absent.contains("upstream `db`") && absent.contains("No such file"), "{absent}");
+        let key = rcgen::generate_simple_self_signed(["db".to_owned()]).unwrap();
+        std::fs::write(file.path(), key.cert.pem()).unwrap();
+        assert_eq!(warning(file.path()), "");
+    }
+
+    #[test]
+    fn nothing_to_load_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let check = |path: PathBuf| run(Args { paths: vec![path], json: false });
+        assert_eq!(check(directory.path().to_owned()), Exit::Usage);
+        let file = directory.path().join("empty.yaml");
+        for text in ["", "# nothing\n", "---\n---\n"] {
+            std::fs::write(&file, text).unwrap();
+            assert_eq!(check(file.clone()), Exit::Usage, "{text:?}");
+        }
+        let errors = load::load(&[file], &read_sql, 0).err().unwrap();
+        assert!(errors.to_string().contains("no objects"), "{errors}");
+    }
+
+    #[test]
+    fn the_packs_and_the_examples_can_be_loaded_together() {
+        for folder in ["packs", "examples"] {
+            let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../policies").join(folder);
+            assert_eq!(run(Args { paths: vec![path], json: false }), Exit::Fine, "{folder}");
+        }
     }
 }

@@ -23,6 +23,7 @@ mod version;
 
 pub use broker::{Broker, CredentialError, Pin};
 pub use secret::{SECRET_BYTES_MAX, Secret};
+pub use source::check_private;
 pub use version::{VersionKey, VersionKeyError};
 
 use std::io;

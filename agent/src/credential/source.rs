@@ -1,7 +1,7 @@
 //! The sources: file, environment, program, systemd credential. Each is read at the moment when it is needed, within bounds.
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::{Metadata, OpenOptions},
     io::{self, Read},
     os::unix::{
         ffi::OsStringExt,
@@ -134,19 +134,21 @@ fn read_private(path: &Path) -> Result<Value, String> {
     // Without O_NONBLOCK, opening a FIFO would wait for a writer.
     let flags = (rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOCTTY).bits().cast_signed();
     let file = OpenOptions::new().read(true).custom_flags(flags).open(path).map_err(text)?;
-    check_private(&file)?;
+    check_private(&file.metadata().map_err(text)?, geteuid().as_raw())?;
     let mut value = buffer();
     file.take(READ_BYTES_MAX as u64).read_to_end(&mut value).map_err(text)?;
     Ok(value)
 }
 
-/// A secret that others can read is none; one that others can write is theirs.
-fn check_private(file: &File) -> Result<(), String> {
-    let metadata = file.metadata().map_err(|error| error.to_string())?;
+/// Refuses what is not private to root and the agent: a secret that others can read is none; one that others can write is theirs.
+///
+/// # Errors
+/// What is wrong, and what to do.
+pub fn check_private(metadata: &Metadata, agent: u32) -> Result<(), String> {
     if !metadata.is_file() {
         return Err("not a regular file".to_owned());
     }
-    let (owner, agent) = (metadata.uid(), geteuid().as_raw());
+    let owner = metadata.uid();
     if owner != 0 && owner != agent {
         return Err(format!("belongs to uid {owner}, not to root or the agent's uid {agent}: chown it"));
     }

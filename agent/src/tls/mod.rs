@@ -4,4 +4,4 @@ mod authority;
 mod originate;
 
 pub use authority::{Authority, AuthorityError};
-pub use originate::{OriginateError, Originator};
+pub use originate::{OriginateError, Originator, check_ca};

@@ -139,6 +139,14 @@ fn web_pki(key: &ConfigKey, provider: &Arc<CryptoProvider>) -> Result<Arc<WebPki
         .map_err(|cause| OriginateError::Tls(cause.to_string()))
 }
 
+/// Can these certificates be used to verify an upstream?
+///
+/// # Errors
+/// The file cannot be read, or holds no certificate.
+pub fn check_ca(path: &Path) -> Result<(), OriginateError> {
+    read_roots(path).map(drop)
+}
+
 fn read_roots(path: &Path) -> Result<RootCertStore, OriginateError> {
     let text = fs::read(path).map_err(|cause| OriginateError::CaFile { path: path.to_owned(), cause })?;
     let mut roots = RootCertStore::empty();

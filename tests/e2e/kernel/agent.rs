@@ -129,7 +129,18 @@ fn pins_of_a_cgroup_that_is_gone_are_replaced() {
     std::fs::create_dir(&gone).unwrap();
     drop(Interceptor::attach(InterceptConfig { top_cgroup: gone.clone(), pin_dir: places.pin_dir.clone() }).unwrap());
     std::fs::remove_dir(&gone).unwrap();
-    let interceptor = places.attach().unwrap();
+    // The kernel lets the links of a removed cgroup go a moment later, by a worker of its own.
+    let attach = || match places.attach() {
+        Err(InterceptError::OtherTop { .. }) => None,
+        other => Some(other.unwrap()),
+    };
+    let interceptor = (0..100).find_map(|_| {
+        attach().or_else(|| {
+            std::thread::sleep(Duration::from_millis(50));
+            None
+        })
+    });
+    let interceptor = interceptor.expect("the links of the removed cgroup stay");
     assert!(!interceptor.adopted());
     let world = World::with(places, interceptor);
     assert_eq!(dial(&world.places.inside, world.real4), format!("PROXY {}", world.real4));

@@ -199,6 +199,12 @@ fn parse(sources: &[SourceFile]) -> Result<Parsed, LoadErrors> {
         let tests = selftest::tests(reporter, document.spec);
         policies.push(ParsedPolicy { policy, tests, file: document.file });
     }
+    // A set that says nothing is a mistake: every file was empty, or held comments alone.
+    let silent = documents.is_empty() && reporters.iter().all(|reporter| reporter.count() == 0);
+    if let (true, Some(reporter)) = (silent, reporters.first()) {
+        let start = tree::Mark { line: 1, column: 1 };
+        reporter.error(Span { start, end: start }, "no objects: write an Upstream, a Credential or a Policy");
+    }
     let clean = reporters.iter().all(|reporter| reporter.count() == 0);
     let errors: Vec<LoadError> = reporters.into_iter().flat_map(Reporter::finish).collect();
     if !clean {
