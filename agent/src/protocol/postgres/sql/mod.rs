@@ -81,6 +81,15 @@ pub fn read(text: &[u8]) -> Reading {
 /// As [`read`], past the cache: for texts that are read once.
 #[must_use]
 pub(in crate::protocol::postgres) fn read_afresh(text: &[u8]) -> Reading {
+    read_as(text, false)
+}
+
+/// The body of a function, which stands in another statement.
+fn read_body(text: &[u8]) -> Reading {
+    read_as(text, true)
+}
+
+fn read_as(text: &[u8], is_body: bool) -> Reading {
     let text = Bytes::copy_from_slice(text);
     let Ok(sql) = str::from_utf8(&text) else {
         return unreadable(&text, "the text is not UTF-8");
@@ -91,14 +100,14 @@ pub(in crate::protocol::postgres) fn read_afresh(text: &[u8]) -> Reading {
     if sql.starts_with('\u{feff}') {
         return unreadable(&text, "the text begins with a byte order mark");
     }
-    match measure::within_limits(sql, || parse(&text, sql)) {
+    match measure::within_limits(sql, || parse(&text, sql, is_body)) {
         Ok(reading) => reading,
         Err(measure::Unfit::Empty) => empty(text),
         Err(measure::Unfit::Unreadable(why)) => unreadable(&text, &why),
     }
 }
 
-fn parse(text: &Bytes, sql: &str) -> Reading {
+fn parse(text: &Bytes, sql: &str, is_body: bool) -> Reading {
     let tree = match pg_query::parse(sql) {
         Ok(tree) => tree.protobuf,
         // The parser quotes the text near an error, which may hold literals.
@@ -111,7 +120,7 @@ fn parse(text: &Bytes, sql: &str) -> Reading {
             false => unreadable(text, "the text holds no statement"),
         };
     }
-    let mut walk = walk::Walk::new();
+    let mut walk = walk::Walk::new(is_body);
     let verbs = tree.stmts.iter().map(|raw| walk.statement(raw)).collect();
     let walk::Findings { effects, objects, has_where, where_tautology, unreadable_reason, mentions, secrets } = walk.finish();
     let shown = match unreadable_reason {
