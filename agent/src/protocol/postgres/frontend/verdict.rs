@@ -11,6 +11,7 @@ use weir_wire::{
 use super::{
     super::{
         Steps,
+        consequences::Consequences,
         errors::{self, Complaint},
         names::NAMES_MAX,
         queue::{Kind, Portal, Prepared},
@@ -47,7 +48,7 @@ pub(super) enum What {
     Function,
     Oversized { is_query: bool },
     Parse { name: Bytes, prepared: Prepared, copies: Copies },
-    Query { mentions: Arc<Mentions>, sensitive: bool, copies: Copies, changes_lexing: bool },
+    Query { mentions: Arc<Mentions>, sensitive: bool, copies: Copies, consequences: Consequences },
 }
 
 impl Session {
@@ -57,7 +58,7 @@ impl Session {
             mentions: Arc::clone(&reading.mentions),
             sensitive: self.is_sensitive(&reading.mentions),
             copies: self.copies(reading),
-            changes_lexing: statement.effects.contains(Effect::SessionLex),
+            consequences: Consequences::of(reading),
         };
         self.decide(outline, what, statement, input, steps);
         true
@@ -127,9 +128,9 @@ impl Session {
             return;
         }
         match what {
-            What::Query { mentions, sensitive, changes_lexing, .. } => {
+            What::Query { mentions, sensitive, consequences, .. } => {
                 self.quotes_masked |= sensitive;
-                self.front.barrier |= changes_lexing;
+                self.front.barrier |= self.follow(&consequences);
                 self.expect(Kind::Query { mentions: Some(mentions) }, number, sensitive);
                 self.front.held += length;
                 self.front.flushed = self.front.held;
@@ -182,7 +183,7 @@ impl Session {
 
     pub(super) fn is_sensitive(&self, mentions: &Mentions) -> bool {
         let masks = &self.settings.masks;
-        !masks.is_empty() && self.catalog.as_ref().is_none_or(|catalog| masks.touches(mentions, catalog))
+        !masks.is_empty() && (self.is_redefined() || self.catalog.as_ref().is_none_or(|catalog| masks.touches(mentions, catalog)))
     }
 }
 
