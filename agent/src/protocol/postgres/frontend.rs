@@ -16,7 +16,7 @@ use super::{
     BODY_BYTES_MAX, STREAM_BYTES_MIN, Steps,
     queue::{Expected, Kind},
     session::Session,
-    sql,
+    sql::{self, Reading},
 };
 use crate::{flow::Side, policy::Verdict, protocol::Step};
 use verdict::{Deciding, What, opaque};
@@ -42,8 +42,10 @@ pub(super) struct Front {
     batch: u64,
     /// Something of this batch has been executed.
     executed: bool,
-    /// A statement of this batch changes how text is read.
-    lexing_changes: bool,
+    /// Something of this batch has been bound, so its functions may have run.
+    bound: bool,
+    /// A statement of this batch changes what later ones mean.
+    settles: bool,
     /// Wait for every answer before the next statement is read.
     barrier: bool,
     flush_sent: bool,
@@ -88,7 +90,7 @@ impl Session {
             self.front.streams -= count;
             return Ok(count > 0);
         }
-        if self.is_blocked(input, steps) {
+        if self.is_blocked(input, steps) || self.refresh(steps) {
             return Ok(false);
         }
         let Some(outline) = frame(input.get(self.front.held..).unwrap_or_default())? else {
@@ -102,6 +104,9 @@ impl Session {
     }
 
     fn take(&mut self, outline: Frame, input: &mut BytesMut, steps: &mut Steps) -> Result<bool, WireError> {
+        if self.queue.copies_in() && matches!(outline.tag, b'B' | b'C' | b'D' | b'E' | b'F' | b'P' | b'Q') {
+            return Err(WireError::Unexpected { what: "frontend message among copy data" });
+        }
         match outline.tag {
             b'Q' | b'P' if outline.length > STATEMENT_BYTES_MAX + HEADER_BYTES => self.oversized(outline, input, steps),
             b'd' => Ok(self.pass(outline, input)),
@@ -132,7 +137,7 @@ impl Session {
         match outline.tag {
             b'B' => {
                 let bind = postgres::bind(body)?;
-                self.bind(bind.portal, bind.statement, bind.formats);
+                self.bind(bind.portal, bind.statement);
             }
             b'C' => {
                 let (statement, name) = match postgres::target(body)? {
@@ -148,11 +153,18 @@ impl Session {
             }
             b'P' => {
                 let parse = postgres::parse(body)?;
-                let (name, reading) = (Bytes::copy_from_slice(parse.name), sql::read(parse.text));
+                if self.must_wait(parse.text) {
+                    return self.wait(input, steps);
+                }
+                let (name, reading) = (Bytes::copy_from_slice(parse.name), self.read(parse.text));
                 return Ok(self.parse(name, &reading, outline, input, steps));
             }
             b'Q' => {
-                let reading = sql::read(postgres::text(body)?);
+                let text = postgres::text(body)?;
+                if self.must_wait(text) {
+                    return self.wait(input, steps);
+                }
+                let reading = self.read(text);
                 return Ok(self.query(&reading, outline, input, steps));
             }
             b'S' => self.sync(),
@@ -193,7 +205,8 @@ impl Session {
 
     /// True while earlier answers must come first.
     fn is_blocked(&mut self, input: &mut BytesMut, steps: &mut Steps) -> bool {
-        if self.queue.is_full() {
+        self.front.barrier &= !self.queue.is_empty();
+        if self.queue.is_full() || self.front.barrier {
             self.send_held(input, steps);
             if self.queue.needs_flush() && !std::mem::replace(&mut self.front.flush_sent, true) {
                 steps.push_back(Step::Send { to: Side::Upstream, bytes: postgres::flush() });
@@ -201,8 +214,30 @@ impl Session {
             return true;
         }
         self.front.flush_sent = false;
-        self.front.barrier &= !self.queue.is_empty();
-        self.front.barrier
+        false
+    }
+
+    /// True if what the text means may depend on a statement that is not answered yet.
+    fn must_wait(&self, text: &[u8]) -> bool {
+        !self.queue.is_empty() && !text.iter().all(|byte| byte.is_ascii() && *byte != b'\\')
+    }
+
+    /// Reads nothing more until every answer has come.
+    fn wait(&mut self, input: &mut BytesMut, steps: &mut Steps) -> Result<bool, WireError> {
+        self.front.barrier = true;
+        Ok(!self.is_blocked(input, steps))
+    }
+
+    /// Reads a text as the server will. What it would read by other rules than ours is unreadable to us.
+    fn read(&self, text: &[u8]) -> Reading {
+        let reading = sql::read(text);
+        // A server reports a changed setting no earlier than at the end of a batch.
+        let doubtful = self.front.bound && text.contains(&b'\\');
+        let doubt = "a backslash, which an earlier statement of the same batch may have given another meaning";
+        match self.lexing.objection().or(doubtful.then_some(doubt)) {
+            Some(objection) => reading.made_unreadable(objection),
+            None => reading,
+        }
     }
 
     fn expect(&mut self, kind: Kind, number: u64, sensitive: bool) {

@@ -1,5 +1,10 @@
 //! Whether the server reads text by the rules that `sql` reads it by.
 
+use std::sync::Arc;
+
+use super::{rows::Mentions, sql::Reading};
+use crate::flow::{Effect, Statement};
+
 /// How the server reads text, as far as ours depends on it.
 #[derive(Default)]
 pub(super) struct Lexing {
@@ -23,6 +28,17 @@ impl Lexing {
             return Some("standard_conforming_strings is off");
         }
         self.unsafe_encoding.then_some("client_encoding has characters that hold ASCII bytes")
+    }
+}
+
+impl Reading {
+    /// What is left of a reading when the server reads the text by other rules than ours.
+    pub(super) fn made_unreadable(self, why: &str) -> Self {
+        let mut statement = Statement::clone(&self.statement);
+        statement.effects.insert(Effect::Unreadable);
+        statement.readable = false;
+        statement.unreadable_reason = Some(why.to_owned());
+        Self { statement: Arc::new(statement), mentions: Arc::new(Mentions::unknown()), verbs: self.verbs }
     }
 }
 

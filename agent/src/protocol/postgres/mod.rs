@@ -11,6 +11,7 @@
 
 mod backend;
 mod catalog;
+mod consequences;
 mod errors;
 mod frontend;
 mod lexing;
@@ -22,6 +23,7 @@ mod queue;
 pub mod rows;
 mod scrub;
 mod session;
+mod settings;
 pub mod sql;
 mod startup;
 #[cfg(test)]
@@ -42,15 +44,16 @@ use self::{
     login::{Login, Turn},
     rows::MaskSet,
     session::Session,
+    settings::Wanted,
     startup::Opening,
 };
-use super::{Conversation, Observation, Refused, Step, TlsFacts};
+use super::{Conversation, Observation, Refused, StatementResult, Step, TlsFacts};
 use crate::{
     credential::Pin,
     flow::{Failure, Reason, Request, SessionId, Side},
     mask::KnownSecrets,
     policy::{
-        Permit, Verdict,
+        Denied, Permit, Verdict,
         object::{DownstreamTls, TlsMode},
     },
 };
@@ -61,6 +64,8 @@ pub struct CatalogQuery {
     pub database: String,
     /// OIDs that the last snapshot did not know: it must be read again, not taken from the cache.
     pub missing: Vec<u32>,
+    /// The session changed what the catalog holds: only what is read from now on will do.
+    pub fresh: bool,
 }
 
 /// The key by which a client may cancel what its session runs. Whoever has it can: it is never shown.
@@ -119,6 +124,8 @@ enum Phase {
         startup: Startup,
         replication: bool,
     },
+    /// The settings of the startup message wait for theirs.
+    JudgingSettings(Startup),
     Dialling(Startup),
     LoggingIn {
         startup: Startup,
@@ -157,7 +164,7 @@ impl Postgres {
             Phase::LoggingIn { login, .. } if login.relays_answers() => return self.answers(input),
             Phase::Session(session) => return session.downstream(input, &mut self.steps),
             Phase::Over => input.clear(),
-            Phase::Judging { .. } | Phase::Dialling(_) | Phase::LoggingIn { .. } => {}
+            Phase::Judging { .. } | Phase::JudgingSettings(_) | Phase::Dialling(_) | Phase::LoggingIn { .. } => {}
         }
         Ok(())
     }
@@ -173,20 +180,50 @@ impl Postgres {
     fn login_decided(&mut self, startup: Startup, replication: bool, verdict: &Verdict) {
         self.phase = Phase::Over;
         match verdict {
-            Verdict::Deny(denied) => {
-                let bytes = errors::login_denial(denied, self.settings.session);
-                self.steps.push_back(Step::Send { to: Side::Downstream, bytes });
-                self.steps.push_back(Step::Close(denied.reason));
-            }
+            Verdict::Deny(denied) => self.deny_login(denied),
             Verdict::Allow(_) if replication => {
                 let message = "replication connections are not carried";
                 startup::refuse(&mut self.steps, self.settings.session, "42501", message);
             }
-            Verdict::Allow(_) => {
-                self.phase = Phase::Dialling(startup);
-                self.steps.push_back(Step::Dial);
-            }
+            Verdict::Allow(_) => self.judge_settings(startup),
         }
+    }
+
+    /// What the startup message sets is judged as if it were set by a statement.
+    fn judge_settings(&mut self, startup: Startup) {
+        let session = self.settings.session;
+        let wanted = match Wanted::of(&startup) {
+            Ok(wanted) => wanted,
+            Err(why) => return startup::refuse(&mut self.steps, session, "28000", why),
+        };
+        match (wanted.objection, wanted.reading()) {
+            (Some(why), _) if !self.settings.observes => startup::refuse(&mut self.steps, session, "28000", why),
+            (_, Some(reading)) => {
+                self.phase = Phase::JudgingSettings(startup);
+                self.steps.push_back(Step::Decide(Request::Statement(reading.statement)));
+            }
+            (_, None) => self.dial(startup),
+        }
+    }
+
+    fn settings_decided(&mut self, startup: Startup, verdict: &Verdict, number: u64) {
+        if let Verdict::Deny(denied) = verdict {
+            return self.deny_login(denied);
+        }
+        let result = StatementResult { status: "SET".to_owned(), ..StatementResult::default() };
+        self.steps.push_back(Step::Note(Observation::Finished { statement: number, result }));
+        self.dial(startup);
+    }
+
+    fn deny_login(&mut self, denied: &Denied) {
+        let bytes = errors::login_denial(denied, self.settings.session);
+        self.steps.push_back(Step::Send { to: Side::Downstream, bytes });
+        self.steps.push_back(Step::Close(denied.reason));
+    }
+
+    fn dial(&mut self, startup: Startup) {
+        self.phase = Phase::Dialling(startup);
+        self.steps.push_back(Step::Dial);
     }
 
     /// Passes the client's own answers to the server: policy injects nothing.
@@ -296,6 +333,7 @@ impl Conversation for Postgres {
     fn decided(&mut self, verdict: &Verdict, number: u64) -> Option<Step> {
         match std::mem::replace(&mut self.phase, Phase::Over) {
             Phase::Judging { startup, replication } => self.login_decided(startup, replication, verdict),
+            Phase::JudgingSettings(startup) => self.settings_decided(startup, verdict, number),
             Phase::Session(mut session) => {
                 session.decided(verdict, number);
                 self.phase = Phase::Session(session);

@@ -11,6 +11,7 @@ use weir_wire::{
 use super::{
     super::{
         Steps,
+        consequences::Consequences,
         errors::{self, Complaint},
         names::NAMES_MAX,
         queue::{Kind, Portal, Prepared},
@@ -47,17 +48,17 @@ pub(super) enum What {
     Function,
     Oversized { is_query: bool },
     Parse { name: Bytes, prepared: Prepared, copies: Copies },
-    Query { mentions: Arc<Mentions>, sensitive: bool, copies: Copies, changes_lexing: bool },
+    Query { mentions: Arc<Mentions>, sensitive: bool, copies: Copies, consequences: Consequences },
 }
 
 impl Session {
     pub(super) fn query(&mut self, reading: &Reading, outline: Frame, input: &mut BytesMut, steps: &mut Steps) -> bool {
-        let statement = self.as_read(reading);
+        let statement = Arc::clone(&reading.statement);
         let what = What::Query {
             mentions: Arc::clone(&reading.mentions),
             sensitive: self.is_sensitive(&reading.mentions),
             copies: self.copies(reading),
-            changes_lexing: statement.effects.contains(Effect::SessionLex),
+            consequences: Consequences::of(reading),
         };
         self.decide(outline, what, statement, input, steps);
         true
@@ -127,9 +128,9 @@ impl Session {
             return;
         }
         match what {
-            What::Query { mentions, sensitive, changes_lexing, .. } => {
+            What::Query { mentions, sensitive, consequences, .. } => {
                 self.quotes_masked |= sensitive;
-                self.front.barrier |= changes_lexing;
+                self.front.barrier |= self.follow(&consequences);
                 self.expect(Kind::Query { mentions: Some(mentions) }, number, sensitive);
                 self.front.held += length;
                 self.front.flushed = self.front.held;
@@ -137,6 +138,8 @@ impl Session {
             What::Parse { name, mut prepared, .. } => {
                 prepared.number = number;
                 let (sensitive, prepared) = (prepared.sensitive, Arc::new(prepared));
+                // Constant parts are computed while a statement is planned, and may fail.
+                self.quotes_masked |= sensitive;
                 self.statements.propose(&name, Arc::clone(&prepared));
                 self.expect(Kind::Parse { name, prepared }, number, sensitive);
                 self.front.held += length;
@@ -180,19 +183,7 @@ impl Session {
 
     pub(super) fn is_sensitive(&self, mentions: &Mentions) -> bool {
         let masks = &self.settings.masks;
-        !masks.is_empty() && self.catalog.as_ref().is_none_or(|catalog| masks.touches(mentions, catalog))
-    }
-
-    /// The statement as policy should see it: what the server would read by other rules than ours is unreadable to us.
-    pub(super) fn as_read(&self, reading: &Reading) -> Arc<Statement> {
-        let Some(objection) = self.lexing.objection() else {
-            return Arc::clone(&reading.statement);
-        };
-        let mut statement = Statement::clone(&reading.statement);
-        statement.effects.insert(Effect::Unreadable);
-        statement.readable = false;
-        statement.unreadable_reason = Some(objection.to_owned());
-        Arc::new(statement)
+        !masks.is_empty() && (self.is_redefined() || self.catalog.as_ref().is_none_or(|catalog| masks.touches(mentions, catalog)))
     }
 }
 

@@ -351,3 +351,31 @@ fn says_farewell_where_the_protocol_allows_it() {
     let mut session = Talk::session("");
     assert_eq!(error_field(&session.conversation.farewell(&failure), b'S'), "FATAL");
 }
+
+#[test]
+fn judges_the_settings_of_a_startup_message_before_dialling() {
+    let mut talk = Talk::new("tls: {mode: off}", "");
+    talk.client(&startup(&[("user", "ann"), ("TimeZone", "UTC"), ("options", "-c role=boss")]));
+    assert_eq!(talk.asked, ["login ann", "SET \"role\" = 'boss'"]);
+    assert_eq!((talk.dials, talk.closed), (1, None));
+
+    let mut talk = Talk::new("tls: {mode: off}", "");
+    talk.client(&startup(&[("user", "ann"), ("search_path", "drop")]));
+    assert_eq!((talk.dials, talk.closed), (0, Some(Reason::Denied)));
+    let heard = talk.take_client();
+    assert_eq!((error_field(&heard, b'S').as_str(), error_field(&heard, b'C').as_str()), ("FATAL", "28000"));
+    assert!(error_field(&heard, b'D').contains("test/no-drop"));
+}
+
+#[test]
+fn refuses_settings_under_which_statements_cannot_be_read() {
+    let refused = |name, value| {
+        let mut talk = Talk::new("tls: {mode: off}", "");
+        talk.client(&startup(&[("user", "ann"), (name, value)]));
+        assert_eq!(talk.dials, 0);
+        error_field(&talk.take_client(), b'M')
+    };
+    assert_eq!(refused("client_encoding", "SJIS"), "client_encoding has characters that hold ASCII bytes");
+    assert_eq!(refused("options", "-c standard_conforming_strings=off"), "standard_conforming_strings is off");
+    assert_eq!(refused("options", "-O"), "options hold something else than settings");
+}

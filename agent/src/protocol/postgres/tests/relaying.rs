@@ -437,3 +437,60 @@ fn reads_nothing_behind_a_change_of_the_rules_before_it_has_taken_effect() {
     assert_eq!(talk.asked.len(), 2);
     assert!(talk.unreadable.ends_with(&["standard_conforming_strings is off".to_owned()]));
 }
+
+#[test]
+fn reads_a_backslash_only_when_it_knows_what_the_server_takes_it_for() {
+    let mut talk = Talk::session("");
+    let tail = r"select '\', '; delete from victim; --'";
+    talk.client(&[query("table off"), query(tail), query("select 1")].concat());
+    assert_eq!(talk.take_server(), query("table off"), "the view may have changed how text is read");
+    assert_eq!(talk.asked, ["table off"]);
+    let off = message(b'S', b"standard_conforming_strings\0off\0");
+    talk.server(&[complete("SELECT 1"), off, ready(b'I')].concat());
+    assert_eq!(talk.asked, ["table off", tail, "select 1"]);
+    assert_eq!(talk.unreadable, ["standard_conforming_strings is off", "standard_conforming_strings is off"]);
+}
+
+#[test]
+fn flushes_what_a_text_with_a_backslash_waits_for() {
+    let mut talk = Talk::session("");
+    talk.client(&[parse("a", "select 1"), parse("b", r"select '\d'"), sync()].concat());
+    assert_eq!(tags(&talk.take_server()), "PH");
+    talk.server(&message(b'1', b""));
+    assert_eq!(tags(&talk.take_server()), "PS");
+    assert!(talk.unreadable.is_empty(), "nothing has run that could change a setting");
+}
+
+#[test]
+fn does_not_trust_a_backslash_behind_a_statement_of_the_same_batch() {
+    let mut talk = Talk::session("");
+    talk.client(&[parse("", "table off"), bind("", "", &[]), execute(""), message(b'H', b"")].concat());
+    talk.server(&[message(b'1', b""), message(b'2', b""), complete("SELECT 1")].concat());
+    talk.client(&parse("", r"select '\', '; delete from victim; --'"));
+    assert_eq!(talk.unreadable.len(), 1, "a server reports settings no earlier than at Sync");
+}
+
+#[test]
+fn reads_plain_text_without_waiting() {
+    let mut talk = Talk::session("");
+    let run = [query("select 1"), query("select 'x'")].concat();
+    talk.client(&run);
+    assert_eq!(talk.take_server(), run);
+}
+
+#[test]
+fn ends_the_session_on_a_statement_among_copy_data() {
+    let starts = [query("copy t from stdin"), message(b'd', b"1\n")].concat();
+    for statement in [query("select 1"), parse("", "select 1"), bind("", "", &[]), execute(""), message(b'F', &[0; 10])] {
+        let mut talk = Talk::session("");
+        talk.client(&starts).server(&message(b'G', &[0, 0, 0]));
+        talk.take_server();
+        talk.client(&statement);
+        assert_eq!((talk.closed, talk.take_server()), (Some(Reason::DownstreamMalformed), Vec::new()));
+        assert_eq!(error_field(&talk.take_client()[8..], b'C'), "08P01");
+
+        let mut talk = Talk::session("");
+        talk.client(&[starts.clone(), query("select 1")].concat()).server(&message(b'G', &[0, 0, 0]));
+        assert_eq!(talk.closed, Some(Reason::DownstreamMalformed), "sent before the server asked for the data");
+    }
+}
