@@ -74,7 +74,7 @@ impl Catalogs {
         let asked = Instant::now();
         let mut snapshot = slot.lock().await;
         if let Some(Snapshot { catalog, read }) = &*snapshot {
-            let complete = query.missing.iter().all(|oid| catalog.knows(*oid));
+            let complete = !query.fresh && query.missing.iter().all(|oid| catalog.knows(*oid));
             // A snapshot that was read after we asked is the newest there is, even if an OID is still unknown to it.
             if *read > asked || (complete && read.elapsed() < KEPT) {
                 return Ok(Arc::clone(catalog));

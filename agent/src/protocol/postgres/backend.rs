@@ -174,11 +174,11 @@ impl Session {
         match (outline.tag, head) {
             (b'D', Some(Kind::Execute { .. } | Kind::Query { .. })) => self.row(body),
             (b'C', Some(Kind::Execute { .. } | Kind::Query { .. })) => self.completed(body),
-            (b'T', Some(Kind::DescribePortal { .. } | Kind::DescribeStatement { .. } | Kind::Query { .. })) => {
+            (b'T', Some(Kind::DescribePortal { .. } | Kind::DescribeStatement | Kind::Query { .. })) => {
                 self.description(body, steps)
             }
-            (b'n', Some(Kind::DescribePortal { .. } | Kind::DescribeStatement { .. })) => Ok(self.described(Arc::new([]))),
-            (b't', Some(Kind::DescribeStatement { .. })) | (b'V', Some(Kind::Function)) => Ok(Passage::Pass),
+            (b'n', Some(Kind::DescribePortal { .. } | Kind::DescribeStatement)) => Ok(self.described(Arc::new([]))),
+            (b't', Some(Kind::DescribeStatement)) | (b'V', Some(Kind::Function)) => Ok(Passage::Pass),
             (b'1', Some(Kind::Parse { .. })) | (b'2', Some(Kind::Bind { .. })) | (b'3', Some(Kind::Close { .. })) => {
                 self.confirmed();
                 Ok(Passage::Pass)

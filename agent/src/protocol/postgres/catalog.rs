@@ -25,8 +25,11 @@ pub struct Catalog {
     types: HashMap<u32, Type>,
     functions: HashSet<String>,
     opaque_functions: HashSet<String>,
+    operators: HashSet<String>,
     opaque_operators: HashSet<String>,
     has_opaque_casts: bool,
+    /// Relations whose triggers, rules, defaults or constraints run code that cannot be seen through.
+    active: HashSet<u32>,
 }
 
 /// A table, view or composite type.
@@ -67,7 +70,7 @@ impl Catalog {
     #[must_use]
     pub fn queries(server_version: u32) -> Vec<&'static str> {
         let _ = server_version;
-        vec![QUALIFY, RELATIONS, COLUMNS, PARENTS, VIEWS, TYPES, FUNCTIONS]
+        vec![QUALIFY, RELATIONS, COLUMNS, PARENTS, VIEWS, TYPES, FUNCTIONS, ACTIVE]
     }
 
     /// Builds the snapshot from the results of `queries`, in the same order.
@@ -75,8 +78,8 @@ impl Catalog {
     /// # Errors
     /// The results do not have the shape that the statements ask for; says which.
     pub fn from_rows(results: Vec<Rows>) -> Result<Self, String> {
-        let [_, relations, columns, parents, views, types, functions] =
-            <[Rows; 7]>::try_from(results).map_err(|results| format!("read catalog: {} results instead of 7", results.len()))?;
+        let [_, relations, columns, parents, views, types, functions, active] =
+            <[Rows; 8]>::try_from(results).map_err(|results| format!("read catalog: {} results instead of 8", results.len()))?;
         let mut catalog = Self { id: SNAPSHOTS.fetch_add(1, Ordering::Relaxed), ..Self::default() };
         catalog.add_relations(&relations)?;
         catalog.add_columns(&columns)?;
@@ -96,6 +99,10 @@ impl Catalog {
             catalog.types.insert(oid(type_oid)?, Type { relation: oid(relation)?, inner });
         }
         catalog.add_functions(&functions)?;
+        for row in &active {
+            let [relation] = cells(row, "active relations")?;
+            catalog.active.insert(oid(relation)?);
+        }
         Ok(catalog)
     }
 
@@ -131,12 +138,25 @@ impl Catalog {
 
     /// True if calling the function may run code that can read tables, or if nobody knows.
     pub(super) fn is_opaque_function(&self, schema: Option<&str>, name: &str) -> bool {
+        // The grammar writes these itself, whatever the server's version calls them.
+        if schema == Some("pg_catalog") && matches!(name, "extract" | "similar_to_escape") {
+            return false;
+        }
         let is_shadowed = schema != Some("pg_catalog") && self.opaque_functions.contains(name);
         is_shadowed || !self.functions.contains(name)
     }
 
     pub(super) fn is_opaque_operator(&self, name: &str) -> bool {
-        self.opaque_operators.contains(name)
+        self.opaque_operators.contains(name) || !self.operators.contains(name)
+    }
+
+    /// True if writing to the relation runs code that cannot be seen through.
+    pub(super) fn runs_code(&self, oid: u32) -> bool {
+        self.active.contains(&oid)
+    }
+
+    pub(super) fn in_schema(&self, schema: &str) -> impl Iterator<Item = u32> {
+        self.relations.iter().filter(move |(_, relation)| relation.schema == schema).map(|(oid, _)| *oid)
     }
 
     pub(super) fn has_opaque_casts(&self) -> bool {
@@ -172,7 +192,8 @@ impl Catalog {
             match what {
                 "known" => drop(self.functions.insert(name)),
                 "opaque" => drop(self.opaque_functions.insert(name)),
-                "operator" => drop(self.opaque_operators.insert(name)),
+                "operator" => drop(self.operators.insert(name)),
+                "opaque operator" => drop(self.opaque_operators.insert(name)),
                 "cast" => self.has_opaque_casts = true,
                 _ => return Err("read catalog: a function of unknown kind".to_owned()),
             }
@@ -228,15 +249,56 @@ LEFT JOIN pg_catalog.pg_range r ON r.rngtypid OPERATOR(pg_catalog.=) t.oid \
 WHERE t.typrelid OPERATOR(pg_catalog.<>) 0::pg_catalog.oid OR t.typelem OPERATOR(pg_catalog.<>) 0::pg_catalog.oid \
 OR t.typbasetype OPERATOR(pg_catalog.<>) 0::pg_catalog.oid OR r.rngsubtype IS NOT NULL";
 
-/// Functions by name. Opaque: written in a language that can run SQL, by someone else than the server's makers.
-const FUNCTIONS: &str = "\
-WITH f AS (\
+/// Functions that are written in a language that can run SQL, by someone else than the server's makers.
+macro_rules! functions {
+    () => {
+        "\
+WITH s AS (\
 SELECT p.oid, p.proname, l.lanname OPERATOR(pg_catalog.<>) ALL ('{internal,c}'::pg_catalog.name[]) \
 AND n.nspname OPERATOR(pg_catalog.<>) ALL ('{pg_catalog,information_schema}'::pg_catalog.name[]) AS opaque \
 FROM pg_catalog.pg_proc p \
 JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) p.pronamespace \
-JOIN pg_catalog.pg_language l ON l.oid OPERATOR(pg_catalog.=) p.prolang) \
+JOIN pg_catalog.pg_language l ON l.oid OPERATOR(pg_catalog.=) p.prolang), \
+g AS (SELECT a.aggfnoid::pg_catalog.oid AS oid FROM pg_catalog.pg_aggregate a JOIN s ON s.opaque AND s.oid OPERATOR(pg_catalog.=) ANY (\
+ARRAY[a.aggtransfn, a.aggfinalfn, a.aggcombinefn, a.aggserialfn, a.aggdeserialfn, a.aggmtransfn, a.aggminvtransfn, a.aggmfinalfn]\
+::pg_catalog.oid[])), \
+f AS (SELECT s.oid, s.proname, s.opaque OR EXISTS (SELECT FROM g WHERE g.oid OPERATOR(pg_catalog.=) s.oid) AS opaque FROM s) "
+    };
+}
+
+/// Functions, operators and casts by name.
+const FUNCTIONS: &str = concat!(
+    functions!(),
+    "\
 SELECT DISTINCT CASE WHEN f.opaque THEN 'opaque' ELSE 'known' END, f.proname::pg_catalog.text FROM f \
 UNION SELECT 'operator', o.oprname::pg_catalog.text FROM pg_catalog.pg_operator o \
-JOIN f ON f.oid OPERATOR(pg_catalog.=) o.oprcode::pg_catalog.oid WHERE f.opaque \
-UNION SELECT 'cast', '' FROM pg_catalog.pg_cast c JOIN f ON f.oid OPERATOR(pg_catalog.=) c.castfunc WHERE f.opaque";
+UNION SELECT 'opaque operator', o.oprname::pg_catalog.text FROM pg_catalog.pg_operator o \
+JOIN f ON f.oid OPERATOR(pg_catalog.=) ANY (ARRAY[o.oprcode, o.oprrest, o.oprjoin]::pg_catalog.oid[]) WHERE f.opaque \
+UNION SELECT 'cast', '' FROM pg_catalog.pg_cast c JOIN f ON f.oid OPERATOR(pg_catalog.=) c.castfunc WHERE f.opaque \
+UNION SELECT 'cast', '' FROM pg_catalog.pg_constraint c \
+JOIN pg_catalog.pg_depend d ON d.objid OPERATOR(pg_catalog.=) c.oid \
+AND d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_constraint'::pg_catalog.regclass \
+AND d.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_proc'::pg_catalog.regclass \
+JOIN f ON f.oid OPERATOR(pg_catalog.=) d.refobjid \
+WHERE f.opaque AND c.contypid OPERATOR(pg_catalog.<>) 0::pg_catalog.oid"
+);
+
+/// Relations that run more than the server's own code when they are written to.
+const ACTIVE: &str = concat!(
+    functions!(),
+    "\
+SELECT t.tgrelid FROM pg_catalog.pg_trigger t WHERE NOT t.tgisinternal \
+UNION SELECT r.ev_class FROM pg_catalog.pg_rewrite r WHERE r.ev_type OPERATOR(pg_catalog.<>) '1'::pg_catalog.\"char\" \
+UNION SELECT COALESCE(a.adrelid, c.conrelid, i.indrelid, p.polrelid) FROM pg_catalog.pg_depend d \
+JOIN f ON f.oid OPERATOR(pg_catalog.=) d.refobjid AND f.opaque \
+LEFT JOIN pg_catalog.pg_attrdef a ON a.oid OPERATOR(pg_catalog.=) d.objid \
+AND d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_attrdef'::pg_catalog.regclass \
+LEFT JOIN pg_catalog.pg_constraint c ON c.oid OPERATOR(pg_catalog.=) d.objid \
+AND d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_constraint'::pg_catalog.regclass \
+LEFT JOIN pg_catalog.pg_index i ON i.indexrelid OPERATOR(pg_catalog.=) d.objid \
+AND d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_class'::pg_catalog.regclass \
+LEFT JOIN pg_catalog.pg_policy p ON p.oid OPERATOR(pg_catalog.=) d.objid \
+AND d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_policy'::pg_catalog.regclass \
+WHERE d.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_proc'::pg_catalog.regclass \
+AND COALESCE(a.adrelid, c.conrelid, i.indrelid, p.polrelid) IS NOT NULL"
+);

@@ -45,8 +45,8 @@ pub(super) struct Front {
     executed: bool,
     /// Something of this batch has been bound, so its functions may have run.
     bound: bool,
-    /// A statement of this batch changes how text is read.
-    lexing_changes: bool,
+    /// A statement of this batch changes what later ones mean.
+    settles: bool,
     /// Wait for every answer before the next statement is read.
     barrier: bool,
     flush_sent: bool,
@@ -91,7 +91,7 @@ impl Session {
             self.front.streams -= count;
             return Ok(count > 0);
         }
-        if self.is_blocked(input, steps) {
+        if self.is_blocked(input, steps) || self.refresh(steps) {
             return Ok(false);
         }
         let Some(outline) = frame(input.get(self.front.held..).unwrap_or_default())? else {
@@ -138,7 +138,7 @@ impl Session {
         match outline.tag {
             b'B' => {
                 let bind = postgres::bind(body)?;
-                self.bind(bind.portal, bind.statement, bind.formats);
+                self.bind(bind.portal, bind.statement);
             }
             b'C' => {
                 let (statement, name) = match postgres::target(body)? {

@@ -11,6 +11,7 @@
 
 mod backend;
 mod catalog;
+mod consequences;
 mod errors;
 mod frontend;
 mod lexing;
@@ -63,6 +64,8 @@ pub struct CatalogQuery {
     pub database: String,
     /// OIDs that the last snapshot did not know: it must be read again, not taken from the cache.
     pub missing: Vec<u32>,
+    /// The session changed what the catalog holds: only what is read from now on will do.
+    pub fresh: bool,
 }
 
 /// The key by which a client may cancel what its session runs. Whoever has it can: it is never shown.

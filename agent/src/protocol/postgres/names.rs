@@ -15,7 +15,16 @@ pub(super) struct Names<T> {
 
 struct Entry<T> {
     confirmed: Option<Arc<T>>,
-    pending: Option<Arc<T>>,
+    /// The latest last.
+    pending: Vec<Arc<T>>,
+}
+
+impl<T> Entry<T> {
+    /// Takes a pending thing away; false if it is not here any more.
+    fn take(&mut self, thing: &Arc<T>) -> bool {
+        let position = self.pending.iter().position(|pending| Arc::ptr_eq(pending, thing));
+        position.map(|position| self.pending.remove(position)).is_some()
+    }
 }
 
 impl<T> Default for Names<T> {
@@ -27,7 +36,7 @@ impl<T> Default for Names<T> {
 impl<T> Names<T> {
     pub(super) fn find(&self, name: &[u8]) -> Option<&Arc<T>> {
         let entry = self.entries.get(name)?;
-        entry.pending.as_ref().or(entry.confirmed.as_ref())
+        entry.pending.last().or(entry.confirmed.as_ref())
     }
 
     /// True when another name does not fit.
@@ -37,26 +46,21 @@ impl<T> Names<T> {
 
     /// What the name surely means now: nothing is under way that would change it.
     pub(super) fn settled(&self, name: &[u8]) -> Option<&Arc<T>> {
-        self.entries.get(name).filter(|entry| entry.pending.is_none())?.confirmed.as_ref()
+        self.entries.get(name).filter(|entry| entry.pending.is_empty())?.confirmed.as_ref()
     }
 
     /// The server has it already. Over the limit, the name stays unknown.
     pub(super) fn insert(&mut self, name: Bytes, thing: Arc<T>) {
         if !self.is_full(&name) {
-            self.entries.insert(name, Entry { confirmed: Some(thing), pending: None });
+            self.entries.insert(name, Entry { confirmed: Some(thing), pending: Vec::new() });
         }
-    }
-
-    /// What the name means is not known any more.
-    pub(super) fn forget(&mut self, name: &[u8]) {
-        self.entries.remove(name);
     }
 
     pub(super) fn propose(&mut self, name: &Bytes, thing: Arc<T>) {
         match self.entries.get_mut(name) {
-            Some(entry) => entry.pending = Some(thing),
+            Some(entry) => entry.pending.push(thing),
             None => {
-                self.entries.insert(name.clone(), Entry { confirmed: None, pending: Some(thing) });
+                self.entries.insert(name.clone(), Entry { confirmed: None, pending: vec![thing] });
             }
         }
     }
@@ -66,10 +70,10 @@ impl<T> Names<T> {
         let Some(entry) = self.entries.get_mut(name) else {
             return;
         };
-        if entry.pending.as_ref().is_some_and(|pending| Arc::ptr_eq(pending, &thing)) {
-            entry.pending = None;
+        // What was forgotten meanwhile stays forgotten.
+        if entry.take(&thing) {
+            entry.confirmed = Some(thing);
         }
-        entry.confirmed = Some(thing);
     }
 
     /// The server refused or skipped it.
@@ -77,10 +81,8 @@ impl<T> Names<T> {
         let Some(entry) = self.entries.get_mut(name) else {
             return;
         };
-        if entry.pending.as_ref().is_some_and(|pending| Arc::ptr_eq(pending, thing)) {
-            entry.pending = None;
-        }
-        if entry.pending.is_none() && entry.confirmed.is_none() {
+        entry.take(thing);
+        if entry.pending.is_empty() && entry.confirmed.is_none() {
             self.entries.remove(name);
         }
     }
@@ -91,9 +93,18 @@ impl<T> Names<T> {
             return;
         };
         entry.confirmed = None;
-        if entry.pending.is_none() {
+        if entry.pending.is_empty() {
             self.entries.remove(name);
         }
+    }
+
+    /// SQL may give the name to something else: nothing is known of it any more.
+    pub(super) fn forget(&mut self, name: &[u8]) {
+        self.entries.remove(name);
+    }
+
+    pub(super) fn forget_all(&mut self) {
+        self.entries.clear();
     }
 
     /// The server closed all that it had.
@@ -103,7 +114,7 @@ impl<T> Names<T> {
         }
         self.entries.retain(|_, entry| {
             entry.confirmed = None;
-            entry.pending.is_some()
+            !entry.pending.is_empty()
         });
     }
 }
@@ -137,6 +148,18 @@ mod tests {
         names.propose(&S1, Arc::new(1));
         names.close_all();
         assert!(names.find(b"s1").is_some());
+    }
+
+    #[test]
+    fn does_not_learn_again_what_it_was_told_to_forget() {
+        let mut names = Names::default();
+        let (old, new) = (Arc::new(1), Arc::new(2));
+        names.propose(&S1, Arc::clone(&old));
+        names.forget(&S1);
+        names.propose(&S1, Arc::clone(&new));
+        names.confirm(&S1, old);
+        names.withdraw(&S1, &new);
+        assert!(names.find(b"s1").is_none());
     }
 
     #[test]

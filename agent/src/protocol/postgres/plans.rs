@@ -35,6 +35,8 @@ struct Described {
 struct Slot {
     fields: Arc<[FieldDescription]>,
     mentions: Option<Arc<Mentions>>,
+    /// Which snapshot it was made with.
+    catalog: u64,
     plan: RowPlan,
     /// What was reported of the plan's counts so far.
     reported: Vec<u64>,
@@ -66,7 +68,8 @@ impl Plans {
         catalog: &Catalog,
     ) -> PlanId {
         let same = |slot: &Slot| {
-            (Arc::ptr_eq(&slot.fields, fields) || slot.fields == *fields)
+            slot.catalog == catalog.id()
+                && (Arc::ptr_eq(&slot.fields, fields) || slot.fields == *fields)
                 && match (&slot.mentions, mentions) {
                     (Some(known), Some(asked)) => Arc::ptr_eq(known, asked),
                     (None, None) => true,
@@ -77,7 +80,8 @@ impl Plans {
             return PlanId(at);
         }
         let plan = RowPlan::new(set, fields, mentions.map(AsRef::as_ref), catalog);
-        let slot = Slot { fields: Arc::clone(fields), mentions: mentions.cloned(), plan, reported: Vec::new() };
+        let slot =
+            Slot { fields: Arc::clone(fields), mentions: mentions.cloned(), catalog: catalog.id(), plan, reported: Vec::new() };
         let at = self.next % PLANS_MAX;
         self.next = self.next.wrapping_add(1);
         match self.slots.get_mut(at) {

@@ -14,7 +14,7 @@ use std::{
 use bytes::Bytes;
 use weir_wire::postgres::FieldDescription;
 
-use super::{rows::Mentions, sql::ByName};
+use super::{consequences::Consequences, rows::Mentions, sql::ByName};
 use crate::flow::Statement;
 
 /// A prepared statement as it was judged.
@@ -25,21 +25,19 @@ pub(super) struct Prepared {
     pub(super) mentions: Option<Arc<Mentions>>,
     /// It may read masked columns.
     pub(super) sensitive: bool,
-    pub(super) changes_lexing: bool,
+    pub(super) consequences: Consequences,
     /// The journal's number of its Parse.
     pub(super) number: u64,
     /// The batch in which it was judged: its first Execute there needs no second verdict.
     pub(super) batch: u64,
     pub(super) fresh: AtomicBool,
-    /// The client asked for its layout, so the answer will come before that of a later Execute.
-    pub(super) described: AtomicBool,
-    pub(super) layout: OnceLock<Arc<[FieldDescription]>>,
 }
 
 /// A portal: a prepared statement with its parameters.
 pub(super) struct Portal {
     pub(super) prepared: Arc<Prepared>,
-    pub(super) formats: Vec<u16>,
+    /// The client asked for its layout, so the answer will come before that of a later Execute. That of its statement is no
+    /// substitute: the server plans anew at Bind when anything has changed.
     pub(super) described: AtomicBool,
     pub(super) layout: OnceLock<Arc<[FieldDescription]>>,
     /// The journal's number of its first Execute; 0 before that. Further ones only fetch more of its rows.
@@ -47,18 +45,13 @@ pub(super) struct Portal {
 }
 
 impl Portal {
-    pub(super) fn new(prepared: Arc<Prepared>, formats: Vec<u16>) -> Arc<Self> {
+    pub(super) fn new(prepared: Arc<Prepared>) -> Arc<Self> {
         let described = AtomicBool::new(false);
-        Arc::new(Self { prepared, formats, described, layout: OnceLock::new(), started: AtomicU64::new(0) })
-    }
-
-    /// Columns and their formats, if they were described for the portal or its statement.
-    pub(super) fn layout(&self) -> Option<&Arc<[FieldDescription]>> {
-        self.layout.get().or_else(|| self.prepared.layout.get())
+        Arc::new(Self { prepared, described, layout: OnceLock::new(), started: AtomicU64::new(0) })
     }
 
     pub(super) fn is_described(&self) -> bool {
-        self.described.load(Ordering::Relaxed) || self.prepared.described.load(Ordering::Relaxed)
+        self.described.load(Ordering::Relaxed)
     }
 }
 
@@ -94,9 +87,7 @@ pub(super) enum Kind {
         portal: Option<Arc<Portal>>,
         ours: bool,
     },
-    DescribeStatement {
-        prepared: Option<Arc<Prepared>>,
-    },
+    DescribeStatement,
     Execute {
         portal: Arc<Portal>,
     },
@@ -230,7 +221,6 @@ impl Queue {
 fn forget(skipped: &Expected) {
     match &skipped.kind {
         Kind::DescribePortal { portal: Some(portal), .. } => portal.described.store(false, Ordering::Relaxed),
-        Kind::DescribeStatement { prepared: Some(prepared) } => prepared.described.store(false, Ordering::Relaxed),
         _ => {}
     }
 }

@@ -7,9 +7,10 @@
 mod mentions;
 mod plan;
 mod protect;
+mod scope;
 #[cfg(test)]
 mod tests;
 
-pub use mentions::{Mentions, Reads, Relation, Target};
+pub use mentions::{Mentions, Reads, Relabelled, Relation, Target};
 pub use plan::RowPlan;
 pub use protect::MaskSet;

@@ -8,6 +8,7 @@ use weir_wire::postgres::{self, TransactionStatus};
 use super::{
     Catalog, CatalogQuery, Settings, Steps,
     backend::Running,
+    consequences::Freshness,
     errors,
     frontend::Front,
     lexing::Lexing,
@@ -28,6 +29,7 @@ pub(super) struct Session {
     pub(super) scrubber: Arc<Scrubber>,
     pub(super) database: String,
     pub(super) catalog: Option<Arc<Catalog>>,
+    pub(super) freshness: Freshness,
     /// The server has not said for the first time that it is ready.
     pub(super) starting: bool,
     /// A `Step::Fetch` is not answered yet.
@@ -64,6 +66,7 @@ impl Session {
             scrubber,
             database,
             catalog: None,
+            freshness: Freshness::default(),
             starting: true,
             fetching: false,
             unknowable: HashSet::new(),
@@ -101,7 +104,7 @@ impl Session {
             self.unknowable.clear();
         }
         self.unknowable.extend(&missing);
-        steps.push_back(Step::Fetch(CatalogQuery { database: self.database.clone(), missing }));
+        steps.push_back(Step::Fetch(CatalogQuery { database: self.database.clone(), missing, fresh: false }));
     }
 
     /// Puts weir's own refusal in its place behind what the server still owes.

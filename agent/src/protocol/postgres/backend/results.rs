@@ -40,18 +40,15 @@ impl Session {
         if let Some(plan) = self.running.plan {
             return Ok(Some(plan));
         }
-        let (Some(Kind::Execute { portal }), Some(catalog)) = (self.queue.head().map(|head| &head.kind), &self.catalog) else {
+        let (Some(Kind::Execute { portal }), Some(catalog)) = (self.queue.head().map(|head| &head.kind), self.trusted_catalog())
+        else {
             return Ok(None);
         };
-        let Some(fields) = portal.layout() else {
+        let Some(fields) = portal.layout.get() else {
             return Ok(None);
         };
-        let plan = self.plans.plan(&self.settings.masks, fields, portal.prepared.mentions.as_ref(), catalog);
-        self.running.formats = if portal.layout.get().is_some() {
-            fields.iter().map(|field| field.format).collect()
-        } else {
-            spread(&portal.formats, fields.len())?
-        };
+        let plan = self.plans.plan(&self.settings.masks, fields, portal.prepared.mentions.as_ref(), &catalog);
+        self.running.formats = fields.iter().map(|field| field.format).collect();
         self.running.plan = Some(plan);
         Ok(Some(plan))
     }
@@ -68,6 +65,7 @@ impl Session {
             return Ok(Passage::Wait);
         }
         if let Some(Kind::Query { mentions, .. }) = self.queue.head().map(|head| &head.kind) {
+            let catalog = self.trusted_catalog().unwrap_or(catalog);
             let plan = self.plans.plan(&self.settings.masks, &fields, mentions.as_ref(), &catalog);
             if self.running.plan != Some(plan) {
                 self.report_masks();
@@ -92,12 +90,6 @@ impl Session {
                 }
                 if ours { Passage::Drop } else { Passage::Pass }
             }
-            Some(Kind::DescribeStatement { prepared }) => {
-                if let Some(prepared) = prepared.filter(|_| learned) {
-                    let _ = prepared.layout.set(fields);
-                }
-                Passage::Pass
-            }
             _ => Passage::Pass,
         }
     }
@@ -112,15 +104,5 @@ impl Session {
             return Passage::Stop(Failure::new(Reason::MaskImpossible, "the server copies out what may be masked columns"));
         }
         Passage::Pass
-    }
-}
-
-/// Spreads a Bind's result formats over the columns: none is all text, one is for all.
-fn spread(formats: &[u16], columns: usize) -> Result<Vec<u16>, WireError> {
-    match formats {
-        [] => Ok(vec![0; columns]),
-        [all] => Ok(vec![*all; columns]),
-        each if each.len() == columns => Ok(each.to_vec()),
-        _ => Err(WireError::Malformed { what: "Bind", why: "as many result formats as columns were expected" }),
     }
 }

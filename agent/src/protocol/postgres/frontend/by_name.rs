@@ -2,12 +2,13 @@
 
 use std::{
     borrow::Cow,
-    sync::{Arc, OnceLock, atomic::AtomicBool},
+    sync::{Arc, atomic::AtomicBool},
 };
 
 use bytes::Bytes;
 
 use super::super::{
+    consequences::Consequences,
     queue::Prepared,
     rows::{Mentions, Target},
     session::Session,
@@ -66,12 +67,10 @@ impl Session {
             by_name: None,
             mentions: Some(Arc::clone(&reading.mentions)),
             sensitive: self.is_sensitive(&reading.mentions),
-            changes_lexing: reading.statement.effects.contains(Effect::SessionLex),
+            consequences: Consequences::of_prepared(reading),
             number: 0,
             batch: 0,
             fresh: AtomicBool::new(false),
-            described: AtomicBool::new(false),
-            layout: OnceLock::new(),
         }))
     }
 

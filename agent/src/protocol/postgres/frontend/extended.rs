@@ -1,7 +1,7 @@
 //! The extended protocol: statements that are prepared, bound and executed one message at a time.
 
 use std::sync::{
-    Arc, OnceLock,
+    Arc,
     atomic::{AtomicBool, Ordering},
 };
 
@@ -14,6 +14,7 @@ use weir_wire::{
 use super::{
     super::{
         Steps,
+        consequences::Consequences,
         queue::{Kind, Portal, Prepared},
         session::Session,
         sql::Reading,
@@ -21,10 +22,7 @@ use super::{
     NAMING_BYTES_MAX,
     verdict::{What, opaque},
 };
-use crate::{
-    flow::{Effect, Side},
-    protocol::Step,
-};
+use crate::{flow::Side, protocol::Step};
 
 impl Session {
     pub(super) fn parse(
@@ -39,21 +37,19 @@ impl Session {
         let prepared = Prepared {
             mentions: Some(Arc::clone(&reading.mentions)),
             sensitive: self.is_sensitive(&reading.mentions),
-            changes_lexing: statement.effects.contains(Effect::SessionLex),
+            consequences: Consequences::of(reading),
             statement: Arc::clone(&statement),
             by_name: reading.by_name.clone(),
             number: 0,
             batch: self.front.batch,
             fresh: AtomicBool::new(true),
-            described: AtomicBool::new(false),
-            layout: OnceLock::new(),
         };
         let (obstacle, syntax_error) = (self.obstacle(reading), reading.syntax_error.clone());
         self.decide(outline, What::Parse { name, prepared, obstacle, syntax_error }, statement, input, steps);
         true
     }
 
-    pub(super) fn bind(&mut self, portal: &[u8], statement: &[u8], formats: Vec<u16>) {
+    pub(super) fn bind(&mut self, portal: &[u8], statement: &[u8]) {
         let prepared = match self.statements.find(statement) {
             Some(prepared) => Arc::clone(prepared),
             None => self.unknown("a prepared statement that was not prepared on the wire"),
@@ -62,7 +58,7 @@ impl Session {
         self.front.bound = true;
         self.quotes_masked |= sensitive;
         let portal_name = Bytes::copy_from_slice(portal);
-        let portal = Portal::new(prepared, formats);
+        let portal = Portal::new(prepared);
         if !self.portals.is_full(&portal_name) {
             self.portals.propose(&portal_name, Arc::clone(&portal));
         }
@@ -78,7 +74,7 @@ impl Session {
             }
             return Ok(false);
         };
-        self.bind(portal, statement, Vec::new());
+        self.bind(portal, statement);
         Ok(self.pass(outline, input))
     }
 
@@ -91,13 +87,7 @@ impl Session {
                 }
                 Kind::DescribePortal { portal, ours: false }
             }
-            Target::Statement(name) => {
-                let prepared = self.statements.find(name).cloned();
-                if let Some(prepared) = &prepared {
-                    prepared.described.store(true, Ordering::Relaxed);
-                }
-                Kind::DescribeStatement { prepared }
-            }
+            Target::Statement(_) => Kind::DescribeStatement,
         };
         self.expect(kind, 0, false);
     }
@@ -106,7 +96,7 @@ impl Session {
     pub(super) fn portal(&mut self, name: &[u8]) -> (Bytes, Arc<Portal>) {
         let portal = match self.portals.find(name) {
             Some(portal) => Arc::clone(portal),
-            None => Portal::new(self.unknown("a portal that was not bound on the wire"), Vec::new()),
+            None => Portal::new(self.unknown("a portal that was not bound on the wire")),
         };
         (Bytes::copy_from_slice(name), portal)
     }
@@ -155,7 +145,8 @@ impl Session {
             self.expect(Kind::DescribePortal { portal: Some(Arc::clone(&portal)), ours: true }, 0, portal.prepared.sensitive);
         }
         self.quotes_masked |= portal.prepared.sensitive;
-        self.front.lexing_changes |= portal.prepared.changes_lexing;
+        let waits = self.follow(&portal.prepared.consequences);
+        self.front.settles |= waits;
         self.runs(portal.prepared.mentions.as_deref(), portal.prepared.by_name.as_deref());
         let sensitive = portal.prepared.sensitive;
         self.front.executed = true;
@@ -169,7 +160,7 @@ impl Session {
         self.front.executed = false;
         self.front.bound = false;
         self.front.batch += 1;
-        self.front.barrier |= std::mem::take(&mut self.front.lexing_changes);
+        self.front.barrier |= std::mem::take(&mut self.front.settles);
         self.expect(Kind::Sync, 0, false);
     }
 
@@ -179,12 +170,10 @@ impl Session {
             by_name: None,
             mentions: None,
             sensitive: !self.settings.masks.is_empty(),
-            changes_lexing: false,
+            consequences: Consequences::default(),
             number: 0,
             batch: 0,
             fresh: AtomicBool::new(false),
-            described: AtomicBool::new(false),
-            layout: OnceLock::new(),
         })
     }
 }

@@ -11,6 +11,7 @@ use weir_wire::{
 use super::{
     super::{
         Steps,
+        consequences::Consequences,
         errors::{self, Complaint},
         names::NAMES_MAX,
         queue::{Kind, Portal, Prepared},
@@ -61,7 +62,7 @@ pub(super) enum What {
         sensitive: bool,
         obstacle: Obstacle,
         syntax_error: Option<Arc<str>>,
-        changes_lexing: bool,
+        consequences: Consequences,
         by_name: Option<Arc<ByName>>,
         /// What PREPARE will have prepared.
         prepared: Option<Arc<Prepared>>,
@@ -77,7 +78,7 @@ impl Session {
             sensitive: self.is_sensitive(&reading.mentions),
             obstacle: self.obstacle(reading),
             syntax_error: reading.syntax_error.clone(),
-            changes_lexing: statement.effects.contains(Effect::SessionLex),
+            consequences: Consequences::of(reading),
             by_name: reading.by_name.clone(),
             prepared: self.prepared_by_name(reading),
         };
@@ -159,9 +160,9 @@ impl Session {
             return;
         }
         match what {
-            What::Query { mentions, sensitive, changes_lexing, by_name, prepared, .. } => {
+            What::Query { mentions, sensitive, consequences, by_name, prepared, .. } => {
                 self.quotes_masked |= sensitive;
-                self.front.barrier |= changes_lexing;
+                self.front.barrier |= self.follow(&consequences);
                 let (prepares, deallocates) = self.names_change(by_name.as_deref(), prepared);
                 self.runs(Some(&mentions), by_name.as_deref().filter(|by_name| matches!(by_name, ByName::Several(_))));
                 self.expect(Kind::Query { mentions: Some(mentions), prepares, deallocates }, number, sensitive);
@@ -225,7 +226,7 @@ impl Session {
 
     pub(super) fn is_sensitive(&self, mentions: &Mentions) -> bool {
         let masks = &self.settings.masks;
-        !masks.is_empty() && self.catalog.as_ref().is_none_or(|catalog| masks.touches(mentions, catalog))
+        !masks.is_empty() && (self.is_redefined() || self.catalog.as_ref().is_none_or(|catalog| masks.touches(mentions, catalog)))
     }
 }
 

@@ -14,6 +14,14 @@ pub struct Mentions {
     pub targets: Option<Vec<Target>>,
     /// What is written elsewhere: CREATE TABLE AS, INSERT ... SELECT, UPDATE ... SET.
     pub stored: Reads,
+    /// Relations that are written to: what their triggers, rules and defaults run, runs.
+    pub written: BTreeSet<(Option<String>, String)>,
+    /// What goes by another name afterwards, or runs code of the statement's making.
+    pub relabelled: Vec<Relabelled>,
+    /// Names of joins: each stands for the rows of all that it joins.
+    pub joins: BTreeSet<String>,
+    /// Names that mean one relation wherever they occur in the message.
+    pub exclusive: BTreeSet<String>,
     /// UNION, INTERSECT or EXCEPT: outputs lose their origin.
     pub set_operations: bool,
     /// The result is a plan, not data.
@@ -27,6 +35,16 @@ pub struct Relation {
     pub schema: Option<String>,
     pub name: String,
     pub alias: Option<String>,
+}
+
+/// What a statement changes so that a rule by name may no longer find it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Relabelled {
+    pub schema: Option<String>,
+    /// `None`: everything in the schema.
+    pub relation: Option<String>,
+    /// `None`: all of the relation.
+    pub column: Option<String>,
 }
 
 /// One output of a statement.

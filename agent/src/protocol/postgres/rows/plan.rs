@@ -6,9 +6,10 @@ use weir_wire::{WireError, postgres::FieldDescription};
 use super::{
     MaskSet, Mentions, Reads, Target,
     protect::{Protection, is_opaque},
+    scope::Scope,
 };
 use crate::{
-    mask::cell::{CellType, carries_text, replacement},
+    mask::cell::{CellType, replacement},
     policy::object::MaskWith,
     protocol::postgres::catalog::Catalog,
 };
@@ -35,15 +36,17 @@ impl RowPlan {
     /// Plans a result. `mentions` is `None` when it is not known which statement the result belongs to.
     #[must_use]
     pub fn new(set: &MaskSet, fields: &[FieldDescription], mentions: Option<&Mentions>, catalog: &Catalog) -> Self {
+        if set.is_empty() {
+            return Self { outputs: fields.len(), ops: Vec::new() };
+        }
         let unknown = Mentions::unknown();
-        let planner = Planner { set, catalog, mentions: mentions.unwrap_or(&unknown), outputs: fields.len() };
+        let planner = Planner::new(set, catalog, mentions.unwrap_or(&unknown), fields.len());
         let op = |(ordinal, field): (usize, &FieldDescription)| {
             let protection = planner.protection(ordinal, field)?;
             let column = String::from_utf8_lossy(&field.name).into_owned();
             Some(Op { ordinal, protection, column, type_oid: field.type_oid, type_modifier: field.type_modifier, count: 0 })
         };
-        let ops = if set.is_empty() { Vec::new() } else { fields.iter().enumerate().filter_map(op).collect() };
-        Self { outputs: fields.len(), ops }
+        Self { outputs: fields.len(), ops: fields.iter().enumerate().filter_map(op).collect() }
     }
 
     /// True when rows may be forwarded as they are.
@@ -141,19 +144,40 @@ fn malformed(why: &'static str) -> WireError {
     WireError::Malformed { what: "DataRow", why }
 }
 
+/// Outputs times relations with protected columns.
+const LOOKUPS_MAX: usize = 100_000;
+
 struct Planner<'a> {
     set: &'a MaskSet,
     catalog: &'a Catalog,
     mentions: &'a Mentions,
     outputs: usize,
+    scope: Scope<'a>,
+    /// Anything may be in any output.
+    is_opaque: bool,
+    /// Of what may be anything that the message reads.
+    of_message: Option<Protection>,
+    /// Too many outputs over too many relations: every output is masked.
+    is_excessive: bool,
 }
 
-impl Planner<'_> {
+impl<'a> Planner<'a> {
+    fn new(set: &'a MaskSet, catalog: &'a Catalog, mentions: &'a Mentions, outputs: usize) -> Self {
+        let scope = Scope::new(set, mentions, catalog);
+        let is_opaque = is_opaque(&mentions.reads, catalog);
+        let of_message = scope.protection(&mentions.reads);
+        let is_excessive = scope.len() * outputs > LOOKUPS_MAX;
+        Self { set, catalog, mentions, outputs, scope, is_opaque, of_message, is_excessive }
+    }
+
     /// How the output is protected: by its type, its origin, its name, or what its expression may read.
     fn protection(&self, ordinal: usize, field: &FieldDescription) -> Option<Protection> {
+        if self.is_excessive {
+            return self.whole();
+        }
         let of_row = || self.set.holds_protected_row(field.type_oid, self.catalog).then(|| self.whole()).flatten();
         let by_source = match (field.table_oid, field.attribute) {
-            (0, _) => self.of_expression(ordinal, field),
+            (0, _) => self.of_expression(ordinal),
             (table, 0) => (!self.catalog.knows(table) || !self.set.protected(table, self.catalog).columns.is_empty())
                 .then(|| self.whole())
                 .flatten(),
@@ -176,16 +200,16 @@ impl Planner<'_> {
         self.set.protected(table, self.catalog).columns.get(&attribute).cloned()
     }
 
-    fn of_expression(&self, ordinal: usize, field: &FieldDescription) -> Option<Protection> {
+    fn of_expression(&self, ordinal: usize) -> Option<Protection> {
         let target = self.target(ordinal);
-        let reads = target.unwrap_or(&self.mentions.reads);
-        if is_opaque(reads, self.catalog) && carries_text(field.type_oid) {
+        if target.map_or(self.is_opaque, |reads| is_opaque(reads, self.catalog)) {
             return self.set.strongest();
         }
         if self.mentions.plan_only {
             return None;
         }
-        self.set.protection(reads, &self.mentions.relations, self.catalog).map(Protection::derived)
+        let read = target.map_or_else(|| self.of_message.clone(), |reads| self.scope.protection(reads));
+        read.map(Protection::derived)
     }
 
     /// What exactly the output's expression reads, if the statement's shape tells. Stars take any number of outputs, so behind one
@@ -211,12 +235,12 @@ impl Planner<'_> {
     /// An output that has a protected column's name, in a statement that mentions its table or may.
     fn of_name(&self, field: &FieldDescription) -> Option<Protection> {
         let name = String::from_utf8_lossy(&field.name);
-        if is_opaque(&self.mentions.reads, self.catalog) {
+        if self.is_opaque {
             return self.set.by_column_name(&name);
         }
         if self.mentions.plan_only {
             return None;
         }
-        self.set.of_output(&name, &self.mentions.relations, self.catalog)
+        self.scope.of_output(&name)
     }
 }

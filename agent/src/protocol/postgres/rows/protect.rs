@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use super::{Mentions, Reads, Relation, Target};
+use super::{Mentions, Reads, Relabelled, Target, scope::Scope};
 use crate::{
     mask::cell::carries_text,
     policy::{
@@ -27,9 +27,9 @@ pub struct MaskSet {
 }
 
 #[derive(Debug)]
-struct ColumnMask {
+pub(super) struct ColumnMask {
     name: Arc<str>,
-    pattern: ColumnPattern,
+    pub(super) pattern: ColumnPattern,
     with: MaskWith,
 }
 
@@ -105,26 +105,55 @@ impl MaskSet {
         if self.is_empty() {
             return false;
         }
-        let everything = Reads { stars: true, ..Reads::default() };
-        is_opaque(&mentions.reads, catalog) || self.protection(&everything, &mentions.relations, catalog).is_some()
+        let mut written = mentions.written.iter().flat_map(|(schema, name)| catalog.named(schema.as_deref(), name));
+        is_opaque(&mentions.reads, catalog)
+            || written.any(|oid| catalog.runs_code(oid))
+            || Scope::new(self, mentions, catalog).whole().is_some()
     }
 
-    /// True if the statement could write a masked column's value to a place that no mask covers: a new table, a setting, a file.
+    /// True if the statement could write a masked column's value to a place that no mask covers: a new table, a setting, a file; or
+    /// take a masked column's name from it.
     #[must_use]
     pub fn launders(&self, mentions: &Mentions, catalog: &Catalog) -> bool {
-        !self.is_empty() && self.protection(&mentions.stored, &mentions.relations, catalog).is_some()
+        if self.is_empty() {
+            return false;
+        }
+        mentions.relabelled.iter().any(|relabelled| self.loses(relabelled, catalog))
+            || (mentions.stored.names_columns() && Scope::new(self, mentions, catalog).protection(&mentions.stored).is_some())
+    }
+
+    fn loses(&self, relabelled: &Relabelled, catalog: &Catalog) -> bool {
+        let Relabelled { schema, relation, column } = relabelled;
+        let Some(name) = relation else {
+            let schema = schema.as_deref().unwrap_or_default();
+            return catalog.in_schema(schema).any(|oid| !self.protected(oid, catalog).columns.is_empty());
+        };
+        let is_column = |name: &str| column.as_ref().is_none_or(|column| column == name);
+        let mut oids = catalog.named(schema.as_deref(), name).peekable();
+        if oids.peek().is_none() {
+            let masks = self.of_table(schema.as_deref(), name);
+            return masks.iter().any(|mask| column.as_ref().is_none_or(|column| mask.pattern.column.matcher.is_match(column)));
+        }
+        oids.any(|oid| {
+            let (protected, relation) = (self.protected(oid, catalog), catalog.relation(oid));
+            let mut names = protected.columns.keys().filter_map(|attribute| relation?.columns.get(attribute));
+            names.any(|column| is_column(&column.name))
+        })
     }
 
     /// True if the statement could put a masked column's value into its answer.
     #[must_use]
     pub fn outputs(&self, mentions: &Mentions, catalog: &Catalog) -> bool {
-        let everything = Reads { stars: true, ..Reads::default() };
-        let holds = |reads: &Reads| is_opaque(reads, catalog) || self.protection(reads, &mentions.relations, catalog).is_some();
+        if self.is_empty() {
+            return false;
+        }
+        let scope = Scope::new(self, mentions, catalog);
+        let holds = |reads: &Reads| is_opaque(reads, catalog) || scope.protection(reads).is_some();
         let value = |target: &Target| match target {
-            Target::Star => holds(&everything),
+            Target::Star => scope.whole().is_some(),
             Target::Value(reads) => holds(reads),
         };
-        !self.is_empty() && mentions.targets.as_ref().map_or_else(|| holds(&mentions.reads), |targets| targets.iter().any(value))
+        mentions.targets.as_ref().map_or_else(|| holds(&mentions.reads), |targets| targets.iter().any(value))
     }
 
     /// The strongest mask of all: for values of which nothing is known.
@@ -138,49 +167,14 @@ impl MaskSet {
         self.matching(|pattern| pattern.column.matcher.is_match(&column))
     }
 
-    /// The protection of what is read, given the relations that it may be read from.
-    pub(super) fn protection(&self, reads: &Reads, relations: &[Relation], catalog: &Catalog) -> Option<Protection> {
-        relations
-            .iter()
-            .filter_map(|relation| self.protection_from(reads, relation, relations, catalog))
-            .max_by(|a, b| a.with.cmp(&b.with))
-    }
-
-    /// The protection of the column of that name in any of the relations.
-    pub(super) fn of_output(&self, name: &str, relations: &[Relation], catalog: &Catalog) -> Option<Protection> {
-        let reads = Reads { columns: [(None, name.to_owned())].into(), ..Reads::default() };
-        self.protection(&reads, relations, catalog)
-    }
-
-    fn protection_from(&self, reads: &Reads, from: &Relation, relations: &[Relation], catalog: &Catalog) -> Option<Protection> {
-        let mut oids = catalog.named(from.schema.as_deref(), &from.name).peekable();
-        if oids.peek().is_none() {
-            return self.of_unknown(reads, from);
-        }
-        let mut strongest: Option<Protection> = None;
-        for oid in oids {
-            let protected = self.protected(oid, catalog);
-            let Some(relation) = catalog.relation(oid).filter(|_| !protected.columns.is_empty()) else { continue };
-            for (attribute, protection) in &protected.columns {
-                let column = relation.columns.get(attribute).map_or("", |column| column.name.as_str());
-                if reads_column(reads, column, relation, from, relations) {
-                    strongest = Some(stronger(strongest, protection));
-                }
-            }
-        }
-        strongest
-    }
-
-    /// For a relation that the catalog does not have: made since, or in an object that is not a table. Its name is all there is.
-    fn of_unknown(&self, reads: &Reads, from: &Relation) -> Option<Protection> {
-        let (schema, table) = (from.schema.as_ref().map(|schema| schema.to_lowercase()), from.name.to_lowercase());
-        let is_table = |pattern: &ColumnPattern| {
+    /// The masks on a table of this name, of whatever columns.
+    pub(super) fn of_table(&self, schema: Option<&str>, table: &str) -> Vec<&ColumnMask> {
+        let (schema, table) = (schema.map(str::to_lowercase), table.to_lowercase());
+        let is_table = |mask: &&ColumnMask| {
+            let pattern = &mask.pattern;
             schema.as_ref().is_none_or(|schema| pattern.schema.matcher.is_match(schema)) && pattern.table.matcher.is_match(&table)
         };
-        let is_column = |pattern: &ColumnPattern| {
-            reads.stars || reads.columns.iter().any(|(_, name)| pattern.column.matcher.is_match(name.to_lowercase()))
-        };
-        self.matching(|pattern| is_table(pattern) && is_column(pattern))
+        self.masks.iter().filter(is_table).collect()
     }
 
     fn matching(&self, matches: impl Fn(&ColumnPattern) -> bool) -> Option<Protection> {
@@ -242,7 +236,8 @@ impl MaskSet {
     }
 
     /// Where each output of the view is an expression over plain tables, those that read a protected column are protected. Of any
-    /// other view that reads one, every column that can hold text is, and every column at all if the one that is read holds no text.
+    /// other view that reads one, every column that can hold text is; and every column at all if the one that is read holds no text,
+    /// or if anything is computed: a text has a length, and letters have codes.
     fn add_view(&self, protected: &mut Protected, view: &catalog::Relation, query: &Mentions, catalog: &Catalog, nesting: usize) {
         for relation in &query.relations {
             for oid in catalog.named(relation.schema.as_deref(), &relation.name) {
@@ -250,22 +245,25 @@ impl MaskSet {
                 self.protected_within(oid, catalog, nesting + 1);
             }
         }
+        let scope = Scope::new(self, query, catalog);
         let targets = query.targets.as_deref().filter(|targets| targets.len() == view.columns.len());
         if let Some(targets) = targets.filter(|targets| !targets.contains(&Target::Star)) {
-            for ((attribute, column), target) in view.columns.iter().zip(targets) {
+            for (attribute, target) in view.columns.keys().zip(targets) {
                 let Target::Value(reads) = target else { continue };
-                let opaque = (is_opaque(reads, catalog) && carries_text(column.type_oid)).then(|| self.strongest()).flatten();
-                let read = self.protection(reads, &query.relations, catalog);
+                let opaque = is_opaque(reads, catalog).then(|| self.strongest()).flatten();
+                let read = scope.protection(reads);
                 opaque.iter().chain(&read).for_each(|protection| protected.add(*attribute, protection));
             }
             return;
         }
         let opaque = is_opaque(&query.reads, catalog).then(|| self.strongest()).flatten();
-        let read = self.protection(&query.reads, &query.relations, catalog);
-        let Some(protection) = read.clone().or(opaque) else { return };
-        let reads_no_text = read.is_some() && self.reads_other_than_text(query, catalog);
+        let read = scope.protection(&query.reads);
+        let reads = &query.reads;
+        let computes = !reads.functions.is_empty() || !reads.operators.is_empty() || reads.casts;
+        let any_type = opaque.is_some() || computes || (read.is_some() && self.reads_other_than_text(query, catalog));
+        let Some(protection) = read.or(opaque) else { return };
         for (attribute, column) in &view.columns {
-            if reads_no_text || carries_text(column.type_oid) {
+            if any_type || carries_text(column.type_oid) {
                 protected.add(*attribute, &protection.clone().derived());
             }
         }
@@ -328,7 +326,7 @@ impl MaskSet {
 const NO_COLUMNS: &[&str] = &[];
 
 impl ColumnMask {
-    fn protection(&self) -> Protection {
+    pub(super) fn protection(&self) -> Protection {
         Protection { mask: Arc::clone(&self.name), with: self.with.clone() }
     }
 }
@@ -340,7 +338,7 @@ impl Protected {
     }
 }
 
-fn stronger(known: Option<Protection>, other: &Protection) -> Protection {
+pub(super) fn stronger(known: Option<Protection>, other: &Protection) -> Protection {
     match known {
         Some(known) if known.with >= other.with => known,
         _ => other.clone(),
@@ -361,19 +359,4 @@ impl Mentions {
     pub fn is_opaque(&self, catalog: &Catalog) -> bool {
         is_opaque(&self.reads, catalog)
     }
-}
-
-/// True if `reads` may read the column of `relation`, which the statement calls `from`.
-fn reads_column(reads: &Reads, column: &str, relation: &catalog::Relation, from: &Relation, relations: &[Relation]) -> bool {
-    let is_called = |other: &Relation, qualifier: &str| other.alias.as_deref().unwrap_or(&other.name) == qualifier;
-    reads.stars
-        || reads.columns.iter().any(|(qualifier, name)| match qualifier.as_deref() {
-            None => name == column,
-            Some(qualifier) if is_called(from, qualifier) => {
-                // `u.to_json` calls to_json(u) when `u` has no such column: the whole row.
-                name == column || !relation.columns.values().any(|column| column.name == *name)
-            }
-            // The name of another relation; or of a subquery, whose columns may be anything that it reads.
-            Some(qualifier) => name == column && !relations.iter().any(|other| is_called(other, qualifier)),
-        })
 }

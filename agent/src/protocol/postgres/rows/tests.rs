@@ -19,6 +19,8 @@ const ROW_VIEW: u32 = 105;
 const VIEW_OF_VIEW: u32 = 106;
 const OPAQUE_VIEW: u32 = 107;
 const STATS: u32 = 108;
+const ACTIVE: u32 = 109;
+const COMPUTING_VIEW: u32 = 110;
 const USERS_ROW: u32 = 200;
 const USERS_ROWS: u32 = 201;
 
@@ -37,6 +39,8 @@ fn catalog() -> Catalog {
         (ROW_VIEW, "public", "rowview", &[("t", TEXT), ("id", INT4)]),
         (VIEW_OF_VIEW, "public", "vv", &[("a", TEXT)]),
         (OPAQUE_VIEW, "public", "ov", &[("a", TEXT), ("b", INT4)]),
+        (ACTIVE, "public", "watched", &[("id", INT4)]),
+        (COMPUTING_VIEW, "public", "cv", &[("n", INT4)]),
         (STATS, "pg_catalog", "pg_stats", &[("tablename", TEXT), ("most_common_vals", 2277)]),
     ];
     let views = [
@@ -44,6 +48,7 @@ fn catalog() -> Catalog {
         (DEEP_VIEW, "WITH q AS (SELECT users.id, users.password FROM public.users) SELECT q.id, q.password AS x FROM q"),
         (ROW_VIEW, "SELECT (u.*)::text AS t, u.id FROM public.users u"),
         (VIEW_OF_VIEW, "SELECT v.pw AS a FROM public.v"),
+        (COMPUTING_VIEW, "SELECT ascii(q.p) AS n FROM (SELECT users.password AS p FROM public.users) q"),
         (OPAQUE_VIEW, "SELECT app.f() AS a, orders.id AS b FROM public.orders"),
     ];
     let oid = |oid: u32| oid.to_string();
@@ -57,7 +62,14 @@ fn catalog() -> Catalog {
         vec![row([&oid(KIDS), &oid(USERS)])],
         views.iter().map(|(view, query)| row([&oid(*view), query])).collect(),
         vec![row([&oid(USERS_ROW), &oid(USERS), "0", "0", "0"]), row([&oid(USERS_ROWS), "0", &oid(USERS_ROW), "0", "0"])],
-        ["upper", "count", "now", "row_to_json"].iter().map(|name| row(["known", name])).chain([row(["opaque", "f"])]).collect(),
+        ["upper", "count", "now", "row_to_json", "set_config", "setval", "pg_advisory_lock", "ascii", "lower"]
+            .iter()
+            .map(|name| row(["known", name]))
+            .chain([row(["opaque", "f"])])
+            .chain(["=", "||", "<=", ">=", "<", ">", "*"].iter().map(|name| row(["operator", name])))
+            .chain([row(["opaque operator", "*"])])
+            .collect(),
+        vec![row([&oid(ACTIVE)])],
     ])
     .unwrap()
 }
@@ -169,7 +181,30 @@ masks! {
     known_function: "select now(), upper('x')", [("now", 0, 0, 1184), ("upper", 0, 0, TEXT)] => [];
     execute: "execute p", [("a", 0, 0, TEXT), ("id", ORDERS, 1, INT4), ("password", USERS, 3, TEXT)] => [0, 2];
     fetch: "fetch all from c", [("x", 0, 0, TEXT)] => [0];
-    unreadable: "do $$begin end$$", [("x", 0, 0, TEXT), ("n", 0, 0, INT4)] => [0];
+    unreadable: "do $$begin end$$", [("x", 0, 0, TEXT), ("n", 0, 0, INT4)] => [0, 1];
+    number_of_an_opaque_function: "select app.f()", [("f", 0, 0, INT4)] => [0];
+    number_of_a_fetch: "fetch all from c", [("ascii", 0, 0, INT4)] => [0];
+    unknown_operator: "select 1 @@@ 2", [("x", 0, 0, INT4)] => [0];
+    opaque_operator: "select 1 * 2", [("x", 0, 0, INT4)] => [0];
+    between_is_known: "select 1 between 0 and 2", [("x", 0, 0, 16)] => [];
+    computing_view: "select n from cv", [("n", COMPUTING_VIEW, 1, INT4)] => [0];
+    activity: "select pg_stat_get_backend_activity(1)", [("x", 0, 0, TEXT)] => [0];
+    declared: "declare c cursor for select id, password || '' from users", [("id", USERS, 1, INT4), ("x", 0, 0, TEXT)] => [1];
+    prepared: "prepare p as select upper(email), upper(id) from users", [("x", 0, 0, TEXT), ("y", 0, 0, TEXT)] => [0];
+    row_of_a_join: "select x::text from (users join orders using (id)) x", [("x", 0, 0, TEXT)] => [0];
+    row_of_a_join_in_a_call: "select row_to_json(x) from (users join orders using (id)) x", [("x", 0, 0, 114)] => [0];
+    row_of_a_join_by_functional_notation: "select x.row_to_json from (users join orders using (id)) x", [("x", 0, 0, 114)] => [0];
+    row_of_a_join_in_a_subquery: "select t.z from (select x as z from (users join orders using (id)) x) t", [("z", 0, 0, 2249)] => [0];
+    row_of_a_subquery: "select q::text from (select * from users) q", [("q", 0, 0, TEXT)] => [0];
+    row_of_a_harmless_subquery: "select q::text from (select id from users) q", [("q", 0, 0, TEXT)] => [];
+    row_of_an_expression: "with q as (select * from users) select q::text from q", [("q", 0, 0, TEXT)] => [0];
+    column_of_a_join: "select x.password || '' from (users join orders using (id)) x", [("x", 0, 0, TEXT)] => [0];
+    qualifier_of_several: "select x.password || '' from (users join orders using (id)) x where exists (select 1 from orders x)",
+        [("x", 0, 0, TEXT)] => [0];
+    qualifier_of_a_subquery_and_a_table: "select (select x.p from (select u.password p from users u) x), x.id from orders x",
+        [("p", 0, 0, TEXT), ("id", ORDERS, 1, INT4)] => [0];
+    qualifier_of_an_expression_and_a_table: "with x as (select * from users) select x.password || '' from x, (select 1 from orders x) y",
+        [("p", 0, 0, TEXT)] => [0];
     explain: "explain select * from users where email = 'x'", [("QUERY PLAN", 0, 0, TEXT)] => [];
     table_newer_than_the_catalog: "select a from fresh", [("a", 999, 1, TEXT)] => [0];
     column_newer_than_the_catalog: "select a from orders", [("a", ORDERS, 9, TEXT)] => [0];
@@ -178,10 +213,10 @@ masks! {
 }
 
 #[test]
-fn without_a_statement_every_text_is_masked() {
+fn without_a_statement_every_value_is_masked() {
     let (set, catalog) = (set(), catalog());
     let fields = [field("a", 0, 0, TEXT), field("n", 0, 0, INT4), field("id", ORDERS, 1, INT4)];
-    assert_eq!(RowPlan::new(&set, &fields, None, &catalog).masked_ordinals(), [0]);
+    assert_eq!(RowPlan::new(&set, &fields, None, &catalog).masked_ordinals(), [0, 1]);
 }
 
 #[test]
@@ -203,10 +238,18 @@ fn touches_tables_with_masked_columns() {
         "select f()",
         "insert into kids values (1)",
         "execute p",
+        "insert into watched values (1)",
     ] {
         assert!(touches(sql), "{sql}");
     }
-    for sql in ["copy orders to stdout", "select 1", "select upper('x') from orders", "begin"] {
+    for sql in [
+        "select * from watched",
+        "insert into orders values (1)",
+        "copy orders to stdout",
+        "select 1",
+        "select upper('x') from orders",
+        "begin",
+    ] {
         assert!(!touches(sql), "{sql}");
     }
 }
@@ -283,6 +326,25 @@ fn launders_what_is_stored_elsewhere() {
         "update users set id = email::int returning id",
         "create temp table t as select email from users",
         "with x as (insert into orders (email) select email from users returning *) select * from x",
+        "select set_config('my.x', p, false) from (select password p from users) q",
+        "with q as (select password p from users) insert into orders select 1, p from q",
+        "update orders set email = q.p from (select password p from users) q",
+        "select setval('s', ascii(password)) from users",
+        "select pg_advisory_lock(ascii(password)) from users",
+        "alter table users alter column id type text using password",
+        "alter table users add column x text generated always as (password) stored",
+        "alter table users rename to harmless",
+        "alter table users rename column password to harmless",
+        "alter table users set schema other",
+        "alter schema public rename to other",
+        "alter table kids no inherit users",
+        "create rule r as on insert to users do also notify x",
+        "create trigger g after insert on users for each row execute function now()",
+        "create policy p on users using (true)",
+        "create materialized view m as select password as x from users",
+        "create or replace view vv as select password as x from users",
+        "create function g() returns text language sql as 'select password from users'",
+        "create function g() returns text begin atomic select password from users; end",
     ] {
         assert!(launders(sql), "{sql}");
     }
@@ -297,6 +359,14 @@ fn launders_what_is_stored_elsewhere() {
         "with x as (insert into orders values (1, 'x') returning id) select u.email from users u join x on x.id = u.id",
         "with x as (select id from users) insert into orders (id) select id from x",
         "select nextval('s'), email from users",
+        "alter table users alter column password type text",
+        "alter table users alter column password type text using lower(password)",
+        "alter table users rename column id to number",
+        "alter table orders rename to purchases",
+        "alter table users add column x int default 0",
+        "create trigger g after insert on orders for each row execute function now()",
+        "create view w as select password as x from users",
+        "create function g() returns int language sql as 'select 1'",
     ] {
         assert!(!launders(sql), "{sql}");
     }
@@ -376,7 +446,7 @@ fn plan_shared(body: &[u8], out: &mut BytesMut) -> Result<(), weir_wire::WireErr
 #[test]
 fn catalog_rows_of_another_shape_are_refused() {
     assert!(Catalog::from_rows(vec![]).is_err());
-    let with = |rows| Catalog::from_rows(vec![vec![], vec![rows], vec![], vec![], vec![], vec![], vec![]]);
+    let with = |rows| Catalog::from_rows(vec![vec![], vec![rows], vec![], vec![], vec![], vec![], vec![], vec![]]);
     assert!(with(row(["1", "public"])).is_err());
     assert!(with(row(["x", "public", "t"])).is_err());
     assert!(with(vec![None, None, None]).is_err());

@@ -3,6 +3,9 @@
 //! Matched by name in any schema: an extension may live anywhere, and a user's function of the same name is only judged too
 //! strictly.
 
+use pg_query::protobuf::FuncCall;
+
+use super::nodes::literal;
 use crate::flow::{
     Effect::{
         self, Admin, Create, Delete, ExecCode, FileRead, FileWrite, Insert, Network, Notify, Read, Replication, Unreadable,
@@ -18,6 +21,20 @@ pub(super) fn effects_of(name: &str) -> Effects {
     exact.or_else(family).map(Effects::of).unwrap_or_default()
 }
 
+/// True for functions whose results hold what sessions wrote or ran before.
+pub(super) fn is_opaque(name: &str, call: &FuncCall) -> bool {
+    match name {
+        "current_setting" => call.args.first().and_then(literal).is_none_or(|name| name.contains('.')),
+        "pg_stat_get_activity" | "pg_stat_get_backend_activity" | "pg_stat_statements" => true,
+        _ => false,
+    }
+}
+
+/// True for functions whose arguments others can see afterwards, besides those with effects.
+pub(super) fn keeps_arguments(name: &str) -> bool {
+    name == "set_config" || name.starts_with("pg_advisory_") || name.starts_with("pg_try_advisory_") || name.starts_with("lo_")
+}
+
 type Row<Names> = (Names, &'static [Effect]);
 
 /// Takes SQL text, or the name of something to read: what it does cannot be seen from here.
@@ -26,6 +43,7 @@ const REMOTE_CODE: &[Effect] = &[ExecCode, Unreadable, Network];
 
 const EXACT: &[Row<&[&str]>] = &[
     (&["ts_stat", "ts_rewrite", "xpath_table", "connectby", "cursor_to_xml", "cursor_to_xmlschema"], CODE),
+    (&["schedule", "schedule_in_database", "alter_job"], CODE),
     (&["pg_notify"], &[Notify]),
     (&["nextval", "setval"], &[Update]),
     (&["lo_import"], &[FileRead, Insert]),
@@ -71,6 +89,8 @@ const FAMILIES: &[Row<&str>] = &[
     ("schema_to_xml", CODE),
     ("database_to_xml", CODE),
     ("dblink", REMOTE_CODE),
+    ("pg_background_", CODE),
+    ("query_export_", CODE),
     ("postgres_fdw_", &[Network]),
     ("pg_read_file", &[FileRead]),
     ("pg_read_binary_file", &[FileRead]),

@@ -91,6 +91,15 @@ pub fn read(text: &[u8]) -> Reading {
 /// As [`read`], past the cache: for texts that are read once.
 #[must_use]
 pub(in crate::protocol::postgres) fn read_afresh(text: &[u8]) -> Reading {
+    read_as(text, false)
+}
+
+/// The body of a function, which stands in another statement.
+fn read_body(text: &[u8]) -> Reading {
+    read_as(text, true)
+}
+
+fn read_as(text: &[u8], is_body: bool) -> Reading {
     let text = Bytes::copy_from_slice(text);
     let Ok(sql) = str::from_utf8(&text) else {
         return unreadable(&text, "the text is not UTF-8");
@@ -101,14 +110,14 @@ pub(in crate::protocol::postgres) fn read_afresh(text: &[u8]) -> Reading {
     if sql.starts_with('\u{feff}') {
         return unreadable(&text, "the text begins with a byte order mark");
     }
-    match measure::within_limits(sql, || parse(&text, sql)) {
+    match measure::within_limits(sql, || parse(&text, sql, is_body)) {
         Ok(reading) => reading,
         Err(measure::Unfit::Empty) => empty(text),
         Err(measure::Unfit::Unreadable(why)) => unreadable(&text, &why),
     }
 }
 
-fn parse(text: &Bytes, sql: &str) -> Reading {
+fn parse(text: &Bytes, sql: &str, is_body: bool) -> Reading {
     let tree = match pg_query::parse(sql) {
         Ok(tree) => tree.protobuf,
         // The parser quotes the text near an error, which may hold literals.
@@ -130,7 +139,7 @@ fn parse(text: &Bytes, sql: &str) -> Reading {
     let by_name = ByName::of(&tree.stmts).map(Arc::new);
     let walk = |walk| walked(walk, &tree.stmts, text, sql);
     let around = matches!(by_name.as_deref(), Some(ByName::Execute { .. })).then(|| walk(walk::Walk::around_execute()));
-    Reading { by_name, around: around.map(Arc::new), ..walk(walk::Walk::new()) }
+    Reading { by_name, around: around.map(Arc::new), ..walk(walk::Walk::new(is_body)) }
 }
 
 fn walked<'a>(mut walk: walk::Walk<'a>, statements: &'a [RawStmt], text: &Bytes, sql: &str) -> Reading {

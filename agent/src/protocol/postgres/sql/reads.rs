@@ -4,7 +4,7 @@ use std::ptr;
 
 use pg_query::{
     NodeRef,
-    protobuf::{ColumnRef, Node, SelectStmt, SetOperation},
+    protobuf::{AExprKind, ColumnRef, Node, SelectStmt, SetOperation},
 };
 
 use super::{
@@ -62,14 +62,22 @@ pub(super) fn note(node: NodeRef<'_>, reads: &mut Reads, outer_stars: &[&ColumnR
         NodeRef::FuncCall(call) => {
             let parts = strings(&call.funcname);
             if let Some((name, qualifiers)) = parts.split_last() {
+                reads.opaque |= functions::is_opaque(name, call);
                 reads.functions.insert((qualifiers.last().map(|&schema| schema.to_owned()), (*name).to_owned()));
             }
         }
-        NodeRef::AExpr(expression) => {
-            reads.operators.extend(strings(&expression.name).last().map(|&name| name.to_owned()));
-        }
+        NodeRef::AExpr(expression) => match expression.kind() {
+            AExprKind::AexprBetween | AExprKind::AexprNotBetween | AExprKind::AexprBetweenSym | AExprKind::AexprNotBetweenSym => {
+                reads.operators.extend(["<", "<=", ">", ">="].map(str::to_owned))
+            }
+            _ => reads.operators.extend(strings(&expression.name).last().map(|&name| name.to_owned())),
+        },
+        NodeRef::SortBy(sort) => reads.operators.extend(strings(&sort.use_op).last().map(|&name| name.to_owned())),
         NodeRef::TypeCast(_) => reads.casts = true,
-        NodeRef::SubLink(_) => reads.sublinks = true,
+        NodeRef::SubLink(link) => {
+            reads.sublinks = true;
+            reads.operators.extend(strings(&link.oper_name).last().map(|&name| name.to_owned()));
+        }
         _ => {}
     }
 }
@@ -77,6 +85,8 @@ pub(super) fn note(node: NodeRef<'_>, reads: &mut Reads, outer_stars: &[&ColumnR
 /// What each output reads, for a statement whose values come from plain relations only.
 pub(super) fn targets(node: NodeRef<'_>) -> Option<Vec<Target>> {
     let (list, sources, is_plain) = match node {
+        NodeRef::PrepareStmt(prepare) => return targets(prepare.query.as_deref().and_then(node_of)?),
+        NodeRef::DeclareCursorStmt(declare) => return targets(declare.query.as_deref().and_then(node_of)?),
         NodeRef::SelectStmt(select) => {
             let is_plain = select.with_clause.is_none() && select.values_lists.is_empty() && is_single(select);
             (&select.target_list, &select.from_clause, is_plain)
@@ -95,6 +105,10 @@ pub(super) fn targets(node: NodeRef<'_>) -> Option<Vec<Target>> {
 /// Stars of the outermost list of outputs: their columns keep their origin.
 pub(super) fn outer_stars(node: NodeRef<'_>) -> Vec<&ColumnRef> {
     let list = match node {
+        NodeRef::PrepareStmt(prepare) => return prepare.query.as_deref().and_then(node_of).map(outer_stars).unwrap_or_default(),
+        NodeRef::DeclareCursorStmt(declare) => {
+            return declare.query.as_deref().and_then(node_of).map(outer_stars).unwrap_or_default();
+        }
         NodeRef::SelectStmt(select) if is_single(select) => &select.target_list,
         NodeRef::InsertStmt(insert) => &insert.returning_list,
         NodeRef::UpdateStmt(update) => &update.returning_list,
@@ -110,13 +124,13 @@ fn is_single(select: &SelectStmt) -> bool {
     select.op() == SetOperation::SetopNone && select.larg.is_none() && select.rarg.is_none()
 }
 
-/// Tables and joins of tables, without renamed columns.
+/// Tables and unnamed joins of tables, without renamed columns.
 fn is_plain_source(source: NodeRef<'_>) -> bool {
     let mut pending = vec![source];
     while let Some(source) = pending.pop() {
         match source {
             NodeRef::RangeVar(relation) if relation.alias.as_ref().is_none_or(|alias| alias.colnames.is_empty()) => {}
-            NodeRef::JoinExpr(join) if join.alias.as_ref().is_none_or(|alias| alias.colnames.is_empty()) => {
+            NodeRef::JoinExpr(join) if join.alias.is_none() => {
                 pending.extend(join.larg.as_deref().and_then(node_of));
                 pending.extend(join.rarg.as_deref().and_then(node_of));
             }

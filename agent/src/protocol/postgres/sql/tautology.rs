@@ -43,10 +43,16 @@ fn is_constant(node: NodeRef<'_>) -> bool {
 /// `id = id`.
 fn is_reflexive(node: NodeRef<'_>) -> bool {
     let NodeRef::AExpr(expression) = node else { return false };
-    let side = |node: Option<&Node>| match node.and_then(node_of) {
-        Some(NodeRef::ColumnRef(column)) => strings(&column.fields).last().map(|&name| name.to_owned()),
+    let (left, right) = (column(expression.lexpr.as_deref()), column(expression.rexpr.as_deref()));
+    let (Some(left), Some(right)) = (left, right) else { return false };
+    // `id` is `t.id`, but `t.id` is not `s.id`.
+    let is_same = left.iter().rev().zip(right.iter().rev()).all(|(left, right)| left == right);
+    is_same && matches!(strings(&expression.name).last(), Some(&("=" | ">=" | "<=")))
+}
+
+fn column(node: Option<&Node>) -> Option<Vec<&str>> {
+    match node.and_then(node_of)? {
+        NodeRef::ColumnRef(column) => Some(strings(&column.fields)),
         _ => None,
-    };
-    let (left, right) = (side(expression.lexpr.as_deref()), side(expression.rexpr.as_deref()));
-    left.is_some() && left == right && matches!(strings(&expression.name).last(), Some(&("=" | ">=" | "<=")))
+    }
 }

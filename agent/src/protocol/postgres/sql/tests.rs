@@ -84,7 +84,7 @@ effects_of! {
     pg73_comment: "select 1 -- drop table x" => [];
     pg73_alias: "select a AS delete, b as drop from t" => [Read];
     pg73_privilege_name: "select has_table_privilege('t', 'delete') AS delete" => [Read];
-    pg74_function_body: "CREATE FUNCTION f() RETURNS void LANGUAGE plpgsql AS $$ begin DROP TABLE x; end $$" => [Create];
+    pg74_function_body: "CREATE FUNCTION f() RETURNS void LANGUAGE plpgsql AS $$ begin DROP TABLE x; end $$" => [Create, ExecCode, Unreadable];
 }
 
 effects_of! {
@@ -92,7 +92,7 @@ effects_of! {
     select_table: "select * from t" => [Read];
     table_command: "table t" => [Read];
     values: "values (1), (2)" => [];
-    select_for_update: "select * from t as u where a = 1 for update of u" => [Read];
+    select_for_update: "select * from t as u where a = 1 for update of u" => [Read, Update];
     insert: "insert into t values (1)" => [Insert];
     insert_from_select: "insert into t select * from s" => [Insert, Read];
     upsert: "insert into t values (1) on conflict (a) do update set b = 2" => [Insert, Update];
@@ -116,7 +116,8 @@ effects_of! {
     start: "start transaction read only" => [];
     commit: "commit" => [];
     rollback_to: "rollback to savepoint s" => [];
-    two_phase: "prepare transaction 'x'" => [];
+    two_phase: "prepare transaction 'x'" => [Admin];
+    commit_prepared: "commit prepared 'x'" => [Admin];
     set: "set statement_timeout = 100" => [];
     set_transaction: "set transaction isolation level serializable" => [];
     set_time_zone: "set time zone 'UTC'" => [];
@@ -131,7 +132,7 @@ effects_of! {
     alter_role_lexing: "alter role r set standard_conforming_strings = off" => [Admin, Alter, SessionLex];
     alter_database_lexing: "alter database d set search_path = x" => [Alter, SessionLex];
     alter_system_lexing: "alter system set standard_conforming_strings = off" => [Admin, Alter, SessionLex];
-    function_settings_are_its_own: "create function f() returns int language sql set search_path = a as 'select 1'" => [Create];
+    function_settings: "create function f() returns int language sql set search_path = a as 'select 1'" => [Create, SessionLex];
     function_in_machine_code: "create function f(text) returns text language internal as 'pg_read_file'" => [Admin, Create, ExecCode, Unreadable];
     function_with_visible_body: "create function f() returns void begin atomic delete from t; end" => [Create, Delete];
     operator_over_file_function: "create operator @# (function = pg_read_file, rightarg = text)" => [Create, FileRead];
@@ -171,7 +172,7 @@ effects_of! {
     alter_table_row_security: "alter table t disable row level security" => [Alter, Grant];
     alter_type_using: "alter table t alter a type text using pg_read_file(a)" => [Alter, FileRead, Read];
     alter_type_value: "alter type t add value 'x'" => [Alter];
-    alter_function: "alter function f() set search_path = x" => [Alter];
+    alter_function: "alter function f() set search_path = x" => [Alter, SessionLex];
     alter_function_owner: "alter function f() owner to r" => [Alter, Grant];
     alter_extension: "alter extension e update" => [Admin, Alter];
     alter_default_privileges: "alter default privileges in schema s grant select on tables to r" => [Grant];
@@ -201,7 +202,12 @@ effects_of! {
     reindex: "reindex table t" => [Admin];
     checkpoint: "checkpoint" => [Admin];
     refresh: "refresh materialized view v" => [Read, Update];
-    lock: "lock table t in share mode" => [Read];
+    lock: "lock table t in share mode" => [Read, Update];
+    scheduled_code: "select cron.schedule('x', '* * * * *', 'drop table t')" => [ExecCode, Read, Unreadable];
+    background_code: "select pg_background_launch('drop table t')" => [ExecCode, Read, Unreadable];
+    function_with_quoted_body: "create function f() returns void language sql as 'delete from t'" => [Create, Delete];
+    function_in_a_function: "create function f() returns void language sql as 'create function g() returns int language sql as ''select 1'''" =>
+        [Create, Unreadable];
     load: "load 'x'" => [Admin, ExecCode, Unreadable];
     terminate: "select pg_terminate_backend(1)" => [Admin, Read];
     slot: "select pg_create_logical_replication_slot('a', 'b')" => [Read, Replication];
@@ -282,6 +288,8 @@ fn update_without_where_has_none() {
     assert!(statement("select * from t").has_where);
     assert!(statement("explain delete from t").has_where);
     assert!(statement("insert into t values (1) on conflict (a) do update set b = 1").has_where);
+    assert!(!statement("insert into t select * from t on conflict (a) do update set b = 1").has_where);
+    assert!(statement("insert into t select * from s where c = 1 on conflict (a) do update set b = 1").has_where);
 }
 
 #[test]
@@ -291,6 +299,17 @@ fn constant_conditions_are_tautologies() {
     {
         assert!(statement(&format!("delete from t where {condition}")).where_tautology, "{condition}");
     }
+    for (merge, expected) in [
+        ("on true when matched then delete", true),
+        ("on t.a = t.a when matched then update set b = 1", true),
+        ("on true when matched and t.b = 1 then delete", false),
+        ("on t.a = s.a when matched and true then delete", false),
+        ("on a = t.a when matched then delete", true),
+        ("on true when not matched then insert values (1)", false),
+    ] {
+        assert_eq!(statement(&format!("merge into t using s {merge}")).where_tautology, expected, "{merge}");
+    }
+    assert!(statement("insert into t values (1) on conflict (a) do update set b = 1 where true").where_tautology);
     for condition in ["a = 1", "a = $1", "a = 1 and true", "exists (select 1 from u)", "current of c", "a is null", "a = b", "$1"]
     {
         assert!(!statement(&format!("delete from t where {condition}")).where_tautology, "{condition}");

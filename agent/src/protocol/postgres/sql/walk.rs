@@ -3,11 +3,14 @@
 //! Iterative, with a work list of its own: however deep the tree is, the walk needs no stack. Names of common table expressions
 //! are scoped as the server scopes them, so that they are not taken for tables.
 
-use std::{collections::HashSet, ptr};
+use std::{
+    collections::{HashMap, HashSet, hash_map::Entry},
+    ptr,
+};
 
 use pg_query::{
     NodeRef,
-    protobuf::{ColumnRef, CommonTableExpr, FuncCall, Node, RangeVar, RawStmt, WithClause},
+    protobuf::{Alias, ColumnRef, CommonTableExpr, FuncCall, Node, RangeVar, RawStmt, WithClause},
 };
 
 use super::{
@@ -23,7 +26,7 @@ use super::{
 };
 use crate::{
     flow::{Effect, Effects, Object, ObjectKind},
-    protocol::postgres::rows::{Mentions, Reads, Relation, Target},
+    protocol::postgres::rows::{Mentions, Reads, Relabelled, Relation, Target},
 };
 
 /// What the walk found out about a message.
@@ -53,6 +56,12 @@ pub(super) struct Walk<'a> {
     renames: bool,
     /// What EXECUTE names is judged elsewhere.
     around_execute: bool,
+    /// What the names in FROM lists mean; `None`: no relation, or several.
+    ranges: HashMap<&'a str, Option<(Option<&'a str>, &'a str)>>,
+    /// Qualifiers in bodies of functions, where names may mean something else.
+    clashes: HashSet<String>,
+    /// The body of a function that a statement makes.
+    is_body: bool,
 }
 
 enum Work<'a> {
@@ -63,7 +72,7 @@ enum Work<'a> {
 }
 
 impl<'a> Walk<'a> {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(is_body: bool) -> Self {
         Self {
             findings: Findings {
                 effects: Effects::default(),
@@ -83,12 +92,15 @@ impl<'a> Walk<'a> {
             outer_stars: Vec::new(),
             renames: false,
             around_execute: false,
+            ranges: HashMap::new(),
+            clashes: HashSet::new(),
+            is_body,
         }
     }
 
     /// A walk that leaves out what EXECUTE names.
     pub(super) fn around_execute() -> Self {
-        Self { around_execute: true, ..Self::new() }
+        Self { around_execute: true, ..Self::new(false) }
     }
 
     /// Walks one statement of the message.
@@ -124,11 +136,18 @@ impl<'a> Walk<'a> {
             let reads = mentions.reads.clone();
             mentions.stored.extend(reads);
         }
-        // A lone name that is also a relation's name is its whole row.
+        mentions.exclusive = self
+            .ranges
+            .iter()
+            .filter(|(name, meaning)| meaning.is_some() && !self.clashes.contains(**name))
+            .map(|(name, _)| (*name).to_owned())
+            .collect();
+        let both = |relation: &'_ Relation| [Some(relation.name.clone()), relation.alias.clone()];
+        let rows: HashSet<String> =
+            mentions.relations.iter().flat_map(both).flatten().chain(mentions.joins.iter().cloned()).collect();
+        // A lone name that is also a relation's name, or a join's, is its whole row.
         let whole_row = |reads: &mut Reads| {
-            let names = reads.columns.iter().filter(|(qualifier, _)| qualifier.is_none()).map(|(_, name)| name);
-            let mut lone = names.filter(|name| is_relation(&mentions.relations, name));
-            reads.stars |= lone.next().is_some();
+            reads.stars |= reads.columns.iter().any(|(qualifier, name)| qualifier.is_none() && rows.contains(name));
         };
         whole_row(&mut mentions.reads);
         whole_row(&mut mentions.stored);
@@ -172,6 +191,7 @@ impl<'a> Walk<'a> {
             return;
         }
         self.renames |= renames(node);
+        self.range(node);
         match node {
             NodeRef::RangeVar(relation) => self.relation(relation, ObjectKind::Table, false),
             NodeRef::FuncCall(call) => self.call(call),
@@ -273,6 +293,12 @@ impl<'a> Walk<'a> {
         }
     }
 
+    /// MERGE: conditions that must hold together.
+    pub(super) fn conditions(&mut self, conditions: &[Option<&'a Node>]) {
+        let mut given = conditions.iter().filter_map(|condition| condition.and_then(node_of));
+        self.findings.where_tautology |= given.all(is_tautology);
+    }
+
     /// What is written elsewhere comes from here.
     pub(super) fn store(&mut self, source: NodeRef<'a>) {
         let reads = reads_of(source);
@@ -284,6 +310,15 @@ impl<'a> Walk<'a> {
         let mut reads = reads_of(assignment);
         if let (true, false, NodeRef::ResTarget(target)) = (alone, reads.sublinks, assignment) {
             reads.columns.retain(|(_, name)| *name != target.name);
+        }
+        self.findings.mentions.stored.extend(reads);
+    }
+
+    /// A value that a column is made from: itself, in which case it stays under its own mask, or others.
+    pub(super) fn store_in(&mut self, column: &str, value: NodeRef<'a>) {
+        let mut reads = reads_of(value);
+        if !reads.sublinks {
+            reads.columns.retain(|(_, name)| name != column);
         }
         self.findings.mentions.stored.extend(reads);
     }
@@ -308,9 +343,12 @@ impl<'a> Walk<'a> {
     pub(super) fn relation(&mut self, relation: &'a RangeVar, kind: ObjectKind, write: bool) {
         let schema = (!relation.schemaname.is_empty()).then_some(relation.schemaname.as_str());
         let name = relation.relname.as_str();
+        let alias = relation.alias.as_ref().map(|alias| alias.aliasname.as_str());
         if !write && schema.is_none() && self.scopes.iter().flatten().any(|expression| *expression == name) {
+            self.called(alias.unwrap_or(name), None);
             return;
         }
+        self.called(alias.unwrap_or(name), Some((schema, name)));
         if !write {
             self.effects(&[Effect::Read]);
         } else if name == "pg_settings" {
@@ -319,11 +357,91 @@ impl<'a> Walk<'a> {
             self.effects(&[Effect::Admin]);
         }
         self.object(kind, schema, name, write);
-        let alias = relation.alias.as_ref().map(|alias| alias.aliasname.as_str());
+        if write {
+            self.findings.mentions.written.insert((schema.map(str::to_owned), name.to_owned()));
+        }
         if self.relations_seen.insert((schema, name, alias)) {
             let owned = Relation { schema: schema.map(str::to_owned), name: name.to_owned(), alias: alias.map(str::to_owned) };
             self.findings.mentions.relations.push(owned);
         }
+    }
+
+    /// Notes the names that FROM lists give to what is no relation.
+    fn range(&mut self, node: NodeRef<'a>) {
+        let mut name = |alias: Option<&'a Alias>| {
+            let name = alias.map(|alias| alias.aliasname.as_str());
+            name.into_iter().for_each(|name| self.called(name, None));
+            name.map(str::to_owned)
+        };
+        match node {
+            NodeRef::JoinExpr(join) => {
+                let names = [name(join.alias.as_ref()), name(join.join_using_alias.as_ref())];
+                self.findings.mentions.joins.extend(names.into_iter().flatten());
+            }
+            NodeRef::RangeSubselect(subselect) => drop(name(subselect.alias.as_ref())),
+            NodeRef::RangeTableFunc(function) => drop(name(function.alias.as_ref())),
+            NodeRef::JsonTable(table) => drop(name(table.alias.as_ref())),
+            NodeRef::RangeFunction(function) if function.alias.is_some() => drop(name(function.alias.as_ref())),
+            NodeRef::RangeFunction(function) => {
+                for item in function.functions.iter().filter_map(node_of) {
+                    let NodeRef::List(list) = item else { continue };
+                    for call in list.items.iter().filter_map(node_of) {
+                        let NodeRef::FuncCall(call) = call else { continue };
+                        strings(&call.funcname).last().into_iter().for_each(|name| self.called(name, None));
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn called(&mut self, name: &'a str, relation: Option<(Option<&'a str>, &'a str)>) {
+        match self.ranges.entry(name) {
+            Entry::Vacant(entry) => drop(entry.insert(relation)),
+            Entry::Occupied(mut entry) if *entry.get() != relation => drop(entry.insert(None)),
+            Entry::Occupied(_) => {}
+        }
+    }
+
+    /// Rules by name may not find the relation, or its column, afterwards.
+    pub(super) fn relabel(&mut self, relation: Option<&RangeVar>, column: Option<&str>) {
+        let Some(relation) = relation else { return };
+        let schema = (!relation.schemaname.is_empty()).then(|| relation.schemaname.clone());
+        let (relation, column) = (Some(relation.relname.clone()), column.map(str::to_owned));
+        self.findings.mentions.relabelled.push(Relabelled { schema, relation, column });
+    }
+
+    pub(super) fn relabel_schema(&mut self, schema: &str) {
+        let schema = Some(schema.to_owned());
+        self.findings.mentions.relabelled.push(Relabelled { schema, relation: None, column: None });
+    }
+
+    /// The body of a function in SQL: judged as a part of the statement that makes it. What it reads, whoever calls it gets.
+    pub(super) fn body(&mut self, text: &str) {
+        if self.is_body {
+            return self.unreadable("a function within a function cannot be judged");
+        }
+        let reading = super::read_body(text.as_bytes());
+        let (statement, mentions) = (&reading.statement, Mentions::clone(&reading.mentions));
+        self.findings.effects.extend(statement.effects);
+        for object in &statement.objects {
+            if self.objects_seen.insert(object.clone()) {
+                self.findings.objects.push(object.clone());
+            }
+        }
+        self.findings.has_where &= statement.has_where;
+        self.findings.where_tautology |= statement.where_tautology;
+        if !statement.readable {
+            self.unreadable("the body of a function cannot be judged");
+        }
+        self.clashes.extend(mentions.reads.columns.iter().filter_map(|(qualifier, _)| qualifier.clone()));
+        let all = &mut self.findings.mentions;
+        all.relations.extend(mentions.relations);
+        all.stored.extend(mentions.stored);
+        all.stored.extend(mentions.reads);
+        all.written.extend(mentions.written);
+        all.relabelled.extend(mentions.relabelled);
+        all.joins.extend(mentions.joins);
     }
 
     fn call(&mut self, call: &'a FuncCall) {
@@ -337,11 +455,8 @@ impl<'a> Walk<'a> {
         if *name == "set_config" {
             self.set_config(call);
         }
-        if *name == "current_setting" && call.args.first().and_then(literal).is_none_or(|name| name.contains('.')) {
-            self.opaque();
-        }
         // A function that does more than compute may store or send what it is given.
-        if *name == "set_config" || !functions::effects_of(name).is_empty() {
+        if functions::keeps_arguments(name) || !functions::effects_of(name).is_empty() {
             call.args.iter().filter_map(node_of).for_each(|argument| self.store(argument));
         }
         if name.starts_with("dblink") {
@@ -399,10 +514,6 @@ fn renames(node: NodeRef<'_>) -> bool {
         | NodeRef::RangeTableFunc(_) => true,
         _ => false,
     }
-}
-
-fn is_relation(relations: &[Relation], name: &str) -> bool {
-    relations.iter().any(|relation| relation.alias.as_deref().unwrap_or(&relation.name) == name || relation.name == name)
 }
 
 fn common_table_expression(node: NodeRef<'_>) -> Option<&CommonTableExpr> {

@@ -83,8 +83,9 @@ pub(super) fn catalog() -> Arc<Catalog> {
     let row = |cells: &[&str]| cells.iter().map(|cell| Some(Bytes::copy_from_slice(cell.as_bytes()))).collect::<Vec<_>>();
     let relations = vec![row(&["16385", "public", "users"]), row(&["16390", "public", "notes"])];
     let columns = vec![row(&["16385", "1", "id", "23"]), row(&["16385", "2", "email", "25"]), row(&["16390", "1", "body", "25"])];
+    let functions = vec![row(&["operator", "="])];
     let nothing = Vec::new;
-    let results = vec![nothing(), relations, columns, nothing(), nothing(), nothing(), nothing()];
+    let results = vec![nothing(), relations, columns, nothing(), nothing(), nothing(), functions, nothing()];
     Arc::new(Catalog::from_rows(results).unwrap())
 }
 

@@ -53,16 +53,19 @@ fn describes_a_portal_itself_when_the_client_does_not() {
 }
 
 #[test]
-fn remembers_the_description_of_a_statement() {
+fn describes_a_portal_whose_statement_was_described() {
     let mut talk = Talk::session(MASKS);
     talk.client(&[parse("s", "select id, email from users"), describe('S', "s"), sync()].concat());
     talk.server(&[message(b'1', b""), message(b't', &[0, 0]), description(USERS), ready(b'I')].concat());
     talk.take_client();
     talk.take_server();
     talk.client(&[bind("", "s", &[]), execute(""), sync()].concat());
-    assert_eq!(tags(&talk.take_server()), "BES");
-    talk.server(&[message(b'2', b""), row(&[Some(b"1"), Some(b"ann@x.io")]), complete("SELECT 1"), ready(b'I')].concat());
-    assert_eq!(rows(&talk.take_client()), [[cell(b"1"), cell(b"***")]]);
+    assert_eq!(tags(&talk.take_server()), "BDES", "the server may have planned anew, with other columns");
+    let swapped = description(&[("email", 16385, 2, 25, 0), ("id", 16385, 1, 23, 0)]);
+    talk.server(&[message(b'2', b""), swapped, row(&[Some(b"ann@x.io"), Some(b"1")])].concat());
+    talk.server(&[complete("SELECT 1"), ready(b'I')].concat());
+    let heard = talk.take_client();
+    assert_eq!((tags(&heard).as_str(), rows(&heard)), ("2DCZ", vec![vec![cell(b"***"), cell(b"1")]]));
 }
 
 #[test]
@@ -211,4 +214,74 @@ fn rewrites_errors_of_planning_that_may_quote_masked_values() {
     talk.client(&[bind("", "s", &[]), sync()].concat());
     talk.server(&[fails, ready(b'I')].concat());
     assert_eq!(error_field(&talk.take_client(), b'M'), "invalid_text_representation");
+}
+
+#[test]
+fn describes_a_portal_again_when_its_name_is_bound_again() {
+    let mut talk = Talk::session(MASKS);
+    talk.client(&[parse("s", "select id, email from users"), bind("", "s", &[]), describe('P', ""), sync()].concat());
+    talk.take_server();
+    talk.client(&[bind("", "s", &[]), execute(""), sync()].concat());
+    assert_eq!(tags(&talk.take_server()), "BDES");
+}
+
+#[test]
+fn forgets_names_that_sql_may_have_given_to_something_else() {
+    let mut talk = Talk::session(MASKS);
+    talk.client(&[parse("ps", "select 1"), parse("other", "select 2"), sync()].concat());
+    talk.server(&[message(b'1', b""), message(b'1', b""), ready(b'I')].concat());
+    talk.client(&query("deallocate ps; prepare ps as select email as id from users"));
+    talk.server(&[complete("DEALLOCATE"), complete("PREPARE"), ready(b'I')].concat());
+    talk.asked.clear();
+    talk.client(&[bind("", "other", &[]), execute(""), bind("", "ps", &[]), execute(""), sync()].concat());
+    assert_eq!(talk.asked, ["select 2", ""], "nothing is known of the second");
+
+    let mut talk = Talk::session(MASKS);
+    talk.client(
+        &[query("begin"), parse("", "select 1"), bind("c", "", &[]), parse("d", "declare c cursor for select 3")].concat(),
+    );
+    talk.client(&[query("close c"), bind("", "d", &[]), execute(""), execute("c")].concat());
+    assert_eq!(talk.asked.last().map(String::as_str), Some(""), "a cursor that SQL declared");
+}
+
+#[test]
+fn reads_the_catalog_anew_behind_a_change_of_the_schema() {
+    let mut talk = Talk::session(MASKS);
+    let view = "create or replace view v as select 1 as id";
+    talk.client(&[query(view), query("select id from v")].concat());
+    assert_eq!(talk.take_server(), query(view), "what follows is read with the new catalog");
+    assert_eq!(talk.fetched.len(), 1);
+    talk.server(&[complete("CREATE VIEW"), ready(b'I')].concat());
+    assert_eq!(talk.fetched.iter().map(|query| query.fresh).collect::<Vec<_>>(), [false, true]);
+    assert_eq!(talk.take_server(), query("select id from v"));
+
+    talk.client(&[parse("", "alter table notes add column more int"), bind("", "", &[]), execute(""), sync()].concat());
+    talk.server(&[complete("SELECT 0"), ready(b'I')].concat());
+    talk.client(&query("select 1"));
+    assert_eq!(tags(&talk.take_server()), "PBDES");
+    let described = message(b'n', b"");
+    talk.server(&[message(b'1', b""), message(b'2', b""), described, complete("ALTER TABLE"), ready(b'I')].concat());
+    assert_eq!(talk.fetched.len(), 3);
+    assert_eq!(talk.take_server(), query("select 1"));
+}
+
+#[test]
+fn trusts_no_view_that_was_replaced_in_the_same_transaction() {
+    const NOTES: &[(&str, u32, i16, u32, u16)] = &[("body", 16390, 1, 25, 0)];
+    let mut talk = Talk::session(MASKS);
+    let shown = |talk: &mut Talk| {
+        talk.take_client();
+        talk.client(&query("select body from notes"));
+        talk.server(&[description(NOTES), row(&[Some(b"x")]), complete("SELECT 1"), ready(b'T')].concat());
+        rows(&talk.take_client())
+    };
+    talk.client(&query("begin")).server(&[complete("BEGIN"), ready(b'T')].concat());
+    assert_eq!(shown(&mut talk), [[cell(b"x")]]);
+    talk.client(&query("create or replace view notes as select f() as body"));
+    talk.server(&[complete("CREATE VIEW"), ready(b'T')].concat());
+    assert_ne!(shown(&mut talk), [[cell(b"x")]]);
+    assert_eq!(talk.fetched.len(), 1, "what is not committed cannot be seen from outside");
+    talk.client(&query("rollback")).server(&[complete("ROLLBACK"), ready(b'I')].concat());
+    assert_eq!(talk.fetched.len(), 2);
+    assert_eq!(shown(&mut talk), [[cell(b"x")]]);
 }

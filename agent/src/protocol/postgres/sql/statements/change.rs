@@ -2,11 +2,11 @@
 
 use pg_query::{
     NodeRef as N,
-    protobuf::{AlterTableCmd, AlterTableType},
+    protobuf::{AlterTableCmd, AlterTableStmt, AlterTableType, ObjectType},
 };
 
 use super::{
-    super::{redact::SecretLiteral, walk::Walk},
+    super::{nodes::node_of, redact::SecretLiteral, walk::Walk},
     objects::{
         kind_of, name_and_descend, named, names_and_descend, target, write_all_and_descend, write_and_descend, write_relation,
     },
@@ -66,6 +66,11 @@ fn relations<'a>(walk: &mut Walk<'a>, node: N<'a>) -> bool {
     match node {
         N::AlterTableStmt(alter) => {
             walk.effects(&[Alter]);
+            let commands = alter.cmds.iter().filter_map(node_of).filter_map(|command| match command {
+                N::AlterTableCmd(command) => Some(command),
+                _ => None,
+            });
+            commands.for_each(|command| relabels(walk, alter, command));
             write_and_descend(walk, node, None, alter.relation.as_ref(), kind_of(alter.objtype()));
         }
         N::AlterTableCmd(command) => alter_table(walk, node, command),
@@ -76,6 +81,7 @@ fn relations<'a>(walk: &mut Walk<'a>, node: N<'a>) -> bool {
         }
         N::AlterPolicyStmt(alter) => {
             walk.effects(&[Alter, Grant]);
+            walk.relabel(alter.table.as_ref(), None);
             write_and_descend(walk, node, None, alter.table.as_ref(), ObjectKind::Table);
         }
         _ => return false,
@@ -83,7 +89,31 @@ fn relations<'a>(walk: &mut Walk<'a>, node: N<'a>) -> bool {
     true
 }
 
+/// What takes a table or column from the rules that name it or its parent.
+fn relabels(walk: &mut Walk<'_>, alter: &AlterTableStmt, command: &AlterTableCmd) {
+    match command.subtype() {
+        AlterTableType::AtDropInherit => walk.relabel(alter.relation.as_ref(), None),
+        AlterTableType::AtDetachPartition | AlterTableType::AtDetachPartitionFinalize => {
+            if let Some(N::PartitionCmd(partition)) = command.def.as_deref().and_then(node_of) {
+                walk.relabel(partition.name.as_ref(), None);
+            }
+        }
+        _ => {}
+    }
+}
+
 fn alter_table<'a>(walk: &mut Walk<'a>, node: N<'a>, command: &'a AlterTableCmd) {
+    if let Some(definition) = command.def.as_deref().and_then(node_of) {
+        match (command.subtype(), definition) {
+            // A column that is made from itself stays under its own mask.
+            (AlterTableType::AtAlterColumnType, N::ColumnDef(column)) => {
+                let value = column.raw_default.as_deref().and_then(node_of);
+                value.into_iter().for_each(|value| walk.store_in(&command.name, value));
+            }
+            (AlterTableType::AtColumnDefault | AlterTableType::AtSetExpression, value) => walk.store_in(&command.name, value),
+            _ => {}
+        }
+    }
     match command.subtype() {
         // The column's data are gone, as with DROP TABLE.
         AlterTableType::AtDropColumn => walk.effects(&[Drop]),
@@ -103,6 +133,19 @@ fn objects<'a>(walk: &mut Walk<'a>, node: N<'a>) -> bool {
         N::RenameStmt(rename) => {
             let kind = kind_of(rename.rename_type());
             walk.effects(&[Alter]);
+            match rename.rename_type() {
+                ObjectType::ObjectSchema => walk.relabel_schema(&rename.subname),
+                ObjectType::ObjectColumn | ObjectType::ObjectAttribute => {
+                    walk.relabel(rename.relation.as_ref(), Some(&rename.subname));
+                }
+                ObjectType::ObjectTable
+                | ObjectType::ObjectView
+                | ObjectType::ObjectMatview
+                | ObjectType::ObjectForeignTable
+                | ObjectType::ObjectIndex
+                | ObjectType::ObjectSequence => walk.relabel(rename.relation.as_ref(), None),
+                _ => {}
+            }
             match (&rename.relation, rename.object.as_deref()) {
                 (Some(_), _) if kind == ObjectKind::Other => {
                     walk.object(kind, None, &rename.subname, true);
@@ -120,6 +163,7 @@ fn objects<'a>(walk: &mut Walk<'a>, node: N<'a>) -> bool {
         }
         N::AlterObjectSchemaStmt(alter) => {
             walk.effects(&[Alter]);
+            walk.relabel(alter.relation.as_ref(), None);
             alter.object.iter().for_each(|object| target(walk, alter.object_type(), object));
             write_relation(walk, alter.relation.as_ref(), kind_of(alter.object_type()));
         }
@@ -156,6 +200,7 @@ fn names<'a>(walk: &mut Walk<'a>, node: N<'a>) -> bool {
         N::AlterFunctionStmt(alter) => {
             walk.effects(&[Alter]);
             alter.func.iter().for_each(|function| named(walk, ObjectKind::Function, &function.objname));
+            walk.descend(node);
         }
         _ => return false,
     }

@@ -3,7 +3,10 @@
 use pg_query::{NodeRef as N, protobuf::CreateFunctionStmt};
 
 use super::{
-    super::{nodes::node_of, walk::Walk},
+    super::{
+        nodes::{node_of, strings},
+        walk::Walk,
+    },
     objects::named,
     options::{definitions, is_string},
 };
@@ -62,8 +65,20 @@ fn create_function<'a>(walk: &mut Walk<'a>, node: N<'a>, function: &'a CreateFun
         if option.arg.as_deref().and_then(node_of).is_some_and(|language| is_string(language, &["c", "internal"])) {
             walk.effects(&[Admin, ExecCode]);
             walk.unreadable("a function in machine code cannot be judged");
+        } else if !option.arg.as_deref().and_then(node_of).is_some_and(|language| is_string(language, &["sql"])) {
+            walk.effects(&[ExecCode]);
+            walk.unreadable("a function in another language than SQL cannot be judged");
         }
     }
-    // Settings in the options hold while the function runs, not for the session.
-    walk.descend_except(node, None, |below| matches!(below, N::DefElem(option) if option.defname == "set"));
+    for body in definitions(&function.options).filter(|option| option.defname == "as") {
+        match body.arg.as_deref().and_then(node_of) {
+            Some(N::List(list)) => strings(&list.items).into_iter().for_each(|text| walk.body(text)),
+            Some(N::String(text)) => walk.body(&text.sval),
+            _ => walk.unreadable("the body of a function cannot be judged"),
+        }
+    }
+    if let Some(body) = function.sql_body.as_deref().and_then(node_of) {
+        walk.store(body);
+    }
+    walk.descend(node);
 }

@@ -42,6 +42,9 @@ pub(super) fn judge<'a>(walk: &mut Walk<'a>, node: N<'a>) -> bool {
                 walk.store(node);
             }
             // Names in FOR UPDATE OF are aliases, not relations.
+            if !select.locking_clause.is_empty() {
+                walk.effects(&[Update]);
+            }
             walk.descend_except(node, select.with_clause.as_ref(), |below| matches!(below, N::LockingClause(_)));
         }
         N::InsertStmt(insert) => self::insert(walk, node, insert),
@@ -90,6 +93,15 @@ fn insert<'a>(walk: &mut Walk<'a>, node: N<'a>, insert: &'a InsertStmt) {
     walk.effects(&[Insert]);
     if insert.on_conflict_clause.as_ref().is_some_and(|clause| clause.action() == OnConflictAction::OnconflictUpdate) {
         walk.effects(&[Update]);
+        // Rows that are given one by one are met by their keys; a query may meet them all.
+        let clause = insert.on_conflict_clause.as_ref().and_then(|clause| clause.where_clause.as_deref());
+        if let Some(N::SelectStmt(query)) = insert.select_stmt.as_deref().and_then(node_of)
+            && query.values_lists.is_empty()
+        {
+            walk.condition(clause.or(query.where_clause.as_deref()));
+        } else if clause.is_some() {
+            walk.condition(clause);
+        }
     }
     if let Some(clause) = &insert.on_conflict_clause {
         clause.target_list.iter().filter_map(node_of).for_each(|assignment| walk.store_assignment(assignment, true));
@@ -103,6 +115,10 @@ fn insert<'a>(walk: &mut Walk<'a>, node: N<'a>, insert: &'a InsertStmt) {
 fn merge<'a>(walk: &mut Walk<'a>, node: N<'a>, merge: &'a MergeStmt) {
     for clause in merge.merge_when_clauses.iter().filter_map(node_of) {
         let N::MergeWhenClause(clause) = clause else { continue };
+        if matches!(clause.command_type(), CmdType::CmdUpdate | CmdType::CmdDelete) {
+            let conditions = [merge.join_condition.as_deref(), clause.condition.as_deref()];
+            walk.conditions(&conditions);
+        }
         match clause.command_type() {
             CmdType::CmdInsert => walk.effects(&[Insert]),
             CmdType::CmdUpdate => walk.effects(&[Update]),

@@ -1,9 +1,9 @@
 //! CREATE in all its forms.
 
-use pg_query::NodeRef as N;
+use pg_query::{NodeRef as N, protobuf::ConstrType};
 
 use super::{
-    super::{redact::SecretLiteral, walk::Walk},
+    super::{nodes::node_of, redact::SecretLiteral, walk::Walk},
     objects::{kind_of, name_and_descend, named, names_and_descend, write_all_and_descend, write_and_descend},
     options::passwords,
 };
@@ -57,12 +57,25 @@ pub(super) fn judge<'a>(walk: &mut Walk<'a>, node: N<'a>) -> bool {
 /// Relations, and what belongs to one.
 fn relations<'a>(walk: &mut Walk<'a>, node: N<'a>) -> bool {
     match node {
+        // Defaults and generated columns are stored.
+        N::Constraint(constraint) => {
+            if let Some(value) = constraint.raw_expr.as_deref().and_then(node_of)
+                && matches!(constraint.contype(), ConstrType::ConstrDefault | ConstrType::ConstrGenerated)
+            {
+                walk.store(value);
+            }
+            return false;
+        }
         N::CreateStmt(create) => {
             walk.effects(&[Create]);
             write_and_descend(walk, node, None, create.relation.as_ref(), ObjectKind::Table);
         }
         N::ViewStmt(view) => {
             walk.effects(&[Create]);
+            // Until its new query is known, the old one tells what its columns hold.
+            if let Some(query) = view.query.as_deref().and_then(node_of).filter(|_| view.replace) {
+                walk.store(query);
+            }
             write_and_descend(walk, node, None, view.view.as_ref(), ObjectKind::View);
         }
         N::IndexStmt(index) => {
@@ -81,17 +94,20 @@ fn relations<'a>(walk: &mut Walk<'a>, node: N<'a>) -> bool {
         N::CreateTrigStmt(create) => {
             named(walk, ObjectKind::Function, &create.funcname);
             walk.effects(&[Create]);
+            walk.relabel(create.relation.as_ref(), None);
             walk.object(ObjectKind::Other, None, &create.trigname, true);
             write_all_and_descend(walk, node, ObjectKind::Table);
         }
         N::RuleStmt(rule) => {
             // Its actions run whenever the rule fires: they are judged here, as if they ran now.
             walk.effects(&[Create]);
+            walk.relabel(rule.relation.as_ref(), None);
             walk.object(ObjectKind::Other, None, &rule.rulename, true);
             write_and_descend(walk, node, None, rule.relation.as_ref(), ObjectKind::Table);
         }
         N::CreatePolicyStmt(policy) => {
             walk.effects(&[Create, Grant]);
+            walk.relabel(policy.table.as_ref(), None);
             walk.object(ObjectKind::Other, None, &policy.policy_name, true);
             write_and_descend(walk, node, None, policy.table.as_ref(), ObjectKind::Table);
         }

@@ -14,7 +14,7 @@ use super::{
     },
     UNKNOWN,
 };
-use crate::flow::Effect::Notify;
+use crate::flow::Effect::{Admin, Notify, Update};
 
 pub(super) fn tag(node: N<'_>) -> Option<&'static str> {
     Some(match node {
@@ -61,8 +61,21 @@ pub(super) fn judge<'a>(walk: &mut Walk<'a>, node: N<'a>) -> bool {
             }
         }
         N::NotifyStmt(_) | N::ListenStmt(_) | N::UnlistenStmt(_) => walk.effects(&[Notify]),
-        N::LockStmt(_) => walk.descend(node),
-        N::TransactionStmt(_) | N::DeallocateStmt(_) | N::ClosePortalStmt(_) | N::ConstraintsSetStmt(_) | N::DiscardStmt(_) => {}
+        N::LockStmt(_) => {
+            walk.effects(&[Update]);
+            walk.descend(node);
+        }
+        N::TransactionStmt(statement) => {
+            if matches!(
+                statement.kind(),
+                TransactionStmtKind::TransStmtPrepare
+                    | TransactionStmtKind::TransStmtCommitPrepared
+                    | TransactionStmtKind::TransStmtRollbackPrepared
+            ) {
+                walk.effects(&[Admin]);
+            }
+        }
+        N::DeallocateStmt(_) | N::ClosePortalStmt(_) | N::ConstraintsSetStmt(_) | N::DiscardStmt(_) => {}
         _ => return false,
     }
     true
