@@ -8,6 +8,7 @@
 //! ```
 
 pub mod cell;
+mod embedded;
 mod forms;
 mod json;
 mod known;
@@ -15,7 +16,8 @@ mod scan;
 mod stream;
 mod workload;
 
-pub use json::{JsonError, JsonKeys, JsonMasker, KEY_BYTES_MAX, NESTING_MAX, Trust};
+pub use embedded::{Dialect, EmbeddedMasker};
+pub use json::{JsonError, JsonKeys, JsonMasker, KEY_BYTES_MAX, NESTING_MAX};
 pub use known::{KnownSecrets, SECRET_BYTES_MIN, Scrubber, Unmaskable};
 pub use stream::ScrubStream;
 pub use workload::MaskedWorkload;

@@ -221,7 +221,7 @@ fn hash(window: &[u8]) -> usize {
 }
 
 /// The next piece of an encoded text.
-enum Unit {
+pub(super) enum Unit {
     /// `raw` bytes of text stand for `length` bytes.
     Bytes { raw: usize, decoded: [u8; 4], length: usize },
     /// More text is needed to tell; also at the end of it.
@@ -235,7 +235,7 @@ impl Unit {
 }
 
 /// A character of a JSON string (RFC 8259, section 7). What is no escape stands for itself.
-fn json_unit(text: &[u8], last: bool) -> Unit {
+pub(super) fn json_unit(text: &[u8], last: bool) -> Unit {
     let (first, rest) = match text {
         [] => return Unit::Partial,
         [b'\\', rest @ ..] => (b'\\', rest),
@@ -268,7 +268,7 @@ fn json_unit(text: &[u8], last: bool) -> Unit {
 }
 
 /// A byte of percent-encoded text (RFC 3986, section 2.1). What is no escape stands for itself.
-fn percent_unit(text: &[u8], last: bool) -> Unit {
+pub(super) fn percent_unit(text: &[u8], last: bool) -> Unit {
     match text {
         [] => Unit::Partial,
         [b'%', digits @ ..] => match hexadecimal(digits, 2) {

@@ -13,7 +13,6 @@ mod body;
 mod gate;
 mod head;
 mod inject;
-pub mod path;
 mod plan;
 mod problem;
 mod respond;
