@@ -3,6 +3,8 @@
 //! Everything here is plain data without behaviour of its own, so that policy, journal, protocol and proxy
 //! can speak about the same things without knowing each other.
 
+pub mod path;
+
 use std::{
     fmt,
     net::{IpAddr, SocketAddr},

@@ -16,18 +16,7 @@ use key::Key;
 #[derive(Debug)]
 pub struct JsonKeys {
     /// Lower case.
-    keys: Vec<String>,
-}
-
-/// How sure it is that the text is JSON.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Trust {
-    /// It says so: anything else is an error.
-    Declared,
-    /// It is if it begins with `{` or `[`; anything else passes untouched.
-    Sniffed,
-    /// As `Sniffed`, and what turns out to be something else after all (a log line that begins with `[`) passes from there on.
-    Doubted,
+    pub(super) keys: Vec<String>,
 }
 
 /// Why the rest of a text cannot be masked. Holds nothing of the text.
@@ -57,7 +46,7 @@ impl JsonKeys {
         self.keys.is_empty()
     }
 
-    fn find(&self, key: &[u8]) -> Option<usize> {
+    pub(super) fn find(&self, key: &[u8]) -> Option<usize> {
         if key.is_ascii() {
             return self.keys.iter().position(|known| known.as_bytes().eq_ignore_ascii_case(key));
         }
@@ -70,7 +59,6 @@ impl JsonKeys {
 #[derive(Debug)]
 pub struct JsonMasker {
     keys: Arc<JsonKeys>,
-    trust: Trust,
     state: State,
     /// True for an object, false for an array; outermost first.
     open: Vec<bool>,
@@ -110,8 +98,6 @@ enum State {
         key: bool,
         escape: Escape,
     },
-    /// Not JSON: copied as it is.
-    Passing,
     Failed(JsonError),
 }
 
@@ -124,11 +110,10 @@ enum Escape {
 
 impl JsonMasker {
     #[must_use]
-    pub fn new(keys: Arc<JsonKeys>, trust: Trust) -> Self {
+    pub fn new(keys: Arc<JsonKeys>) -> Self {
         let counts = vec![0; keys.keys.len()];
         Self {
             keys,
-            trust,
             state: State::Start { bom: 0 },
             open: Vec::new(),
             key: Key::default(),
@@ -154,15 +139,9 @@ impl JsonMasker {
         let mut copied = 0;
         let mut at = 0;
         while at < input.len() {
-            if self.state == State::Passing {
-                break;
-            }
             if let Err(error) = self.step(input, &mut at, &mut copied, out) {
-                if self.trust != Trust::Doubted || self.muted.is_some() {
-                    self.state = State::Failed(error);
-                    return Err(error);
-                }
-                self.state = State::Passing;
+                self.state = State::Failed(error);
+                return Err(error);
             }
         }
         if self.muted.is_none() {
@@ -179,10 +158,9 @@ impl JsonMasker {
     pub fn finish(&mut self) -> Result<(), JsonError> {
         match self.state {
             State::Failed(error) => Err(error),
-            State::Passing | State::Start { .. } => Ok(()),
+            State::Start { .. } => Ok(()),
             State::After | State::Number if self.open.is_empty() => Ok(()),
             State::Value { or_end: false } if self.open.is_empty() && self.due.is_none() => Ok(()),
-            _ if self.trust == Trust::Doubted && self.muted.is_none() => Ok(()),
             _ => Err(JsonError::Unfinished),
         }
     }
@@ -242,7 +220,6 @@ impl JsonMasker {
             State::String { key: true, escape } => self.key_byte(byte, escape, input, at)?,
             State::String { key: false, escape } => self.string_bytes(escape, input, at, copied),
             State::Failed(error) => return Err(error),
-            State::Passing => *at = input.len(),
             State::Key { .. } | State::Colon => return Err(self.malformed(*at)),
         }
         Ok(())
@@ -257,12 +234,10 @@ impl JsonMasker {
             // A mark behind white space is none.
             self.state = State::Start { bom: BOM.len() };
             *at += 1;
-        } else if bom != 0 && bom < BOM.len() && self.trust == Trust::Declared {
+        } else if bom != 0 && bom < BOM.len() {
             return Err(self.malformed(*at));
-        } else if self.trust == Trust::Declared || matches!(byte, b'{' | b'[') {
-            self.state = State::Value { or_end: false };
         } else {
-            self.state = State::Passing;
+            self.state = State::Value { or_end: false };
         }
         Ok(())
     }

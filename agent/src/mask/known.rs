@@ -11,7 +11,11 @@ use std::{
 use arc_swap::ArcSwap;
 use zeroize::Zeroizing;
 
-use super::{Masked, REPLACEMENT, forms, scan::Scanner, stream::ScrubStream};
+use super::{
+    Masked, REPLACEMENT, forms,
+    scan::{Scanner, Views},
+    stream::ScrubStream,
+};
 
 /// The registry: the broker adds what it reads; sessions take the current [`Scrubber`].
 #[derive(Default)]
@@ -86,7 +90,7 @@ impl fmt::Debug for KnownSecrets {
     }
 }
 
-/// Finds and replaces every known secret, in raw, base64 (three alignments, url-safe), percent-encoded, hex and JSON-escaped form.
+/// Finds and replaces every known secret, in raw, base64 (three alignments, url-safe), percent-encoded, hex and (twice) JSON-escaped form.
 /// Occurrences that overlap are replaced together.
 #[derive(Default)]
 pub struct Scrubber {
@@ -104,7 +108,7 @@ impl Scrubber {
     #[must_use]
     pub fn scrub<'a>(&self, value: &'a [u8]) -> Cow<'a, [u8]> {
         let Some(scanner) = &self.scanner else { return Cow::Borrowed(value) };
-        let ranges = scanner.scan(value, 0, 0, true).ranges;
+        let ranges = scanner.scan(value, Views::default(), true).ranges;
         if ranges.is_empty() {
             return Cow::Borrowed(value);
         }
@@ -122,7 +126,7 @@ impl Scrubber {
     /// True if the value holds a known secret in any form.
     #[must_use]
     pub fn finds(&self, value: &[u8]) -> bool {
-        self.scanner.as_ref().is_some_and(|scanner| !scanner.scan(value, 0, 0, true).ranges.is_empty())
+        self.scanner.as_ref().is_some_and(|scanner| !scanner.scan(value, Views::default(), true).ranges.is_empty())
     }
 
     /// Turns bytes into text for the journal: scrubbed, then lossily decoded.

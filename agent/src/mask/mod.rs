@@ -9,6 +9,7 @@
 
 mod argv;
 pub mod cell;
+mod embedded;
 mod forms;
 mod json;
 mod known;
@@ -16,7 +17,8 @@ mod scan;
 mod stream;
 mod workload;
 
-pub use json::{JsonError, JsonKeys, JsonMasker, KEY_BYTES_MAX, NESTING_MAX, Trust};
+pub use embedded::{Dialect, EmbeddedMasker};
+pub use json::{JsonError, JsonKeys, JsonMasker, KEY_BYTES_MAX, NESTING_MAX};
 pub use known::{KnownSecrets, SECRET_BYTES_MIN, Scrubber, Unmaskable};
 pub use stream::ScrubStream;
 pub use workload::MaskedWorkload;

@@ -29,13 +29,29 @@ pub(super) struct Scan {
     pub(super) ranges: Vec<Range<usize>>,
     /// Where each view must start again once more bytes have come. Before the least of them everything is settled.
     pub(super) plain: usize,
-    pub(super) json: usize,
-    pub(super) percent: usize,
+    pub(super) views: Views,
+}
+
+/// Where the next unit of each decoded view begins.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Views {
+    json: usize,
+    /// JSON within a string of JSON.
+    nested: usize,
+    percent: usize,
+}
+
+impl Views {
+    /// The views of what is left once the first `settled` bytes are gone.
+    pub(super) fn after(self, settled: usize) -> Self {
+        let left = |at: usize| at.saturating_sub(settled);
+        Self { json: left(self.json), nested: left(self.nested), percent: left(self.percent) }
+    }
 }
 
 impl Scan {
     pub(super) fn settled(&self) -> usize {
-        self.plain.min(self.json).min(self.percent)
+        self.plain.min(self.views.json).min(self.views.nested).min(self.views.percent)
     }
 }
 
@@ -57,16 +73,17 @@ impl Scanner {
         Some(Self { automaton, start, depths, longest, gate: Gate::new(forms) })
     }
 
-    /// Scans a text whose JSON units start at `json` and whose percent units start at `percent`. With `last` nothing will
+    /// Scans a text whose units start where `views` says. With `last` nothing will
     /// follow: an unfinished escape is then plain text.
-    pub(super) fn scan(&self, text: &[u8], json: usize, percent: usize, last: bool) -> Scan {
+    pub(super) fn scan(&self, text: &[u8], views: Views, last: bool) -> Scan {
         let mut ranges = Vec::new();
         let state = self.literal(text, 0, text.len(), &mut |range| ranges.push(range));
         let plain = text.len() - self.depth(state);
-        let json = self.decoded(text, json, plain, b'\\', json_unit, last, &mut ranges);
-        let percent = self.decoded(text, percent, plain, b'%', percent_unit, last, &mut ranges);
+        let json = self.decoded(text, views.json, plain, b'\\', json_unit, last, &mut ranges);
+        let nested = self.decoded(text, views.nested, plain, b'\\', nested_unit, last, &mut ranges);
+        let percent = self.decoded(text, views.percent, plain, b'%', percent_unit, last, &mut ranges);
         merge(&mut ranges);
-        Scan { ranges, plain, json, percent }
+        Scan { ranges, plain, views: Views { json, nested, percent } }
     }
 
     /// Runs over bytes as they are, from no prefix seen; the state at `to`.
@@ -221,7 +238,7 @@ fn hash(window: &[u8]) -> usize {
 }
 
 /// The next piece of an encoded text.
-enum Unit {
+pub(super) enum Unit {
     /// `raw` bytes of text stand for `length` bytes.
     Bytes { raw: usize, decoded: [u8; 4], length: usize },
     /// More text is needed to tell; also at the end of it.
@@ -235,7 +252,7 @@ impl Unit {
 }
 
 /// A character of a JSON string (RFC 8259, section 7). What is no escape stands for itself.
-fn json_unit(text: &[u8], last: bool) -> Unit {
+pub(super) fn json_unit(text: &[u8], last: bool) -> Unit {
     let (first, rest) = match text {
         [] => return Unit::Partial,
         [b'\\', rest @ ..] => (b'\\', rest),
@@ -267,8 +284,40 @@ fn json_unit(text: &[u8], last: bool) -> Unit {
     }
 }
 
+/// A character of a JSON string within a JSON string: escaped twice.
+fn nested_unit(text: &[u8], last: bool) -> Unit {
+    let mut inner = Vec::with_capacity(16);
+    // Where the outer unit behind each inner byte ends.
+    let mut ends = Vec::with_capacity(16);
+    let mut at = 0;
+    loop {
+        let more = match json_unit(text.get(at..).unwrap_or_default(), last) {
+            // Only a backslash begins an inner escape.
+            unit @ Unit::Bytes { decoded, length, .. } if inner.is_empty() && (length > 1 || decoded.first() != Some(&b'\\')) => {
+                return unit;
+            }
+            Unit::Bytes { raw, decoded, length } => {
+                at += raw;
+                inner.extend(decoded.iter().take(length));
+                ends.resize(inner.len(), at);
+                true
+            }
+            Unit::Partial if inner.is_empty() => return Unit::Partial,
+            Unit::Partial => false,
+        };
+        match json_unit(&inner, !more && last) {
+            Unit::Bytes { raw, decoded, length } => {
+                let raw = raw.checked_sub(1).and_then(|index| ends.get(index)).copied().unwrap_or(at);
+                return Unit::Bytes { raw, decoded, length };
+            }
+            Unit::Partial if more => {}
+            Unit::Partial => return Unit::Partial,
+        }
+    }
+}
+
 /// A byte of percent-encoded text (RFC 3986, section 2.1). What is no escape stands for itself.
-fn percent_unit(text: &[u8], last: bool) -> Unit {
+pub(super) fn percent_unit(text: &[u8], last: bool) -> Unit {
     match text {
         [] => Unit::Partial,
         [b'%', digits @ ..] => match hexadecimal(digits, 2) {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::{Buf, Bytes, BytesMut};
 
-use super::{REPLACEMENT, Scrubber};
+use super::{REPLACEMENT, Scrubber, scan::Views};
 
 /// One text being scrubbed. What comes out depends on the bytes alone, not on how they were cut. Holds back only what may be
 /// the start of a secret: at most the longest escaped form, mostly nothing.
@@ -14,14 +14,13 @@ pub struct ScrubStream {
     /// Bytes at the start of `held` for which a replacement is out already.
     covered: usize,
     /// Where in `held` the decoded views begin.
-    json: usize,
-    percent: usize,
+    views: Views,
     replaced: u64,
 }
 
 impl ScrubStream {
     pub(super) fn new(scrubber: Arc<Scrubber>) -> Self {
-        Self { scrubber, held: BytesMut::new(), covered: 0, json: 0, percent: 0, replaced: 0 }
+        Self { scrubber, held: BytesMut::new(), covered: 0, views: Views::default(), replaced: 0 }
     }
 
     /// Appends to `out` what is settled once `input` is known.
@@ -43,7 +42,7 @@ impl ScrubStream {
     pub fn push_bytes(&mut self, input: Bytes, spare: &mut BytesMut) -> Bytes {
         if self.held.is_empty() {
             let Some(scanner) = self.scrubber.scanner() else { return input };
-            let scan = scanner.scan(&input, 0, 0, false);
+            let scan = scanner.scan(&input, Views::default(), false);
             if scan.ranges.is_empty() && scan.settled() == input.len() {
                 return input;
             }
@@ -70,7 +69,7 @@ impl ScrubStream {
             out.extend_from_slice(text);
             return text.len();
         };
-        let scan = scanner.scan(text, self.json, self.percent, last);
+        let scan = scanner.scan(text, self.views, last);
         let settled = if last { text.len() } else { scan.settled() };
         let mut at = self.covered;
         for range in &scan.ranges {
@@ -87,8 +86,7 @@ impl ScrubStream {
         }
         out.extend_from_slice(text.get(at..settled).unwrap_or_default());
         self.covered = at.saturating_sub(settled);
-        self.json = scan.json - settled.min(scan.json);
-        self.percent = scan.percent - settled.min(scan.percent);
+        self.views = scan.views.after(settled);
         settled
     }
 }

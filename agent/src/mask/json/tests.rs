@@ -5,8 +5,8 @@ fn keys() -> Arc<JsonKeys> {
     Arc::new(JsonKeys::new(["password", "api_key", "Tøken"]))
 }
 
-fn in_pieces(trust: Trust, pieces: &[&[u8]]) -> Result<String, JsonError> {
-    let mut masker = JsonMasker::new(keys(), trust);
+fn in_pieces(pieces: &[&[u8]]) -> Result<String, JsonError> {
+    let mut masker = JsonMasker::new(keys());
     let mut out = BytesMut::new();
     for piece in pieces {
         masker.push(piece, &mut out)?;
@@ -16,7 +16,7 @@ fn in_pieces(trust: Trust, pieces: &[&[u8]]) -> Result<String, JsonError> {
 }
 
 fn masked(text: &str) -> String {
-    in_pieces(Trust::Declared, &[text.as_bytes()]).unwrap()
+    in_pieces(&[text.as_bytes()]).unwrap()
 }
 
 const TEXT: &str = " {\"a\" : [1, 2.50e+3 ,{\"PassWord\":\"x\\\"y\\\\\"}] ,\n\"p\\u0061ssword\" : {\"deep\":[\"}\",{\"q\":\"\\\"]\"}]},\"n\":-0.0,\
@@ -33,10 +33,10 @@ fn masks_values_and_leaves_every_other_byte() {
 fn cutting_anywhere_changes_nothing() {
     for cut in 0..=TEXT.len() {
         let (head, tail) = TEXT.as_bytes().split_at(cut);
-        assert_eq!(in_pieces(Trust::Declared, &[head, tail]).unwrap(), MASKED, "cut at {cut}");
+        assert_eq!(in_pieces(&[head, tail]).unwrap(), MASKED, "cut at {cut}");
     }
     let bytes: Vec<&[u8]> = TEXT.as_bytes().chunks(1).collect();
-    assert_eq!(in_pieces(Trust::Sniffed, &bytes).unwrap(), MASKED);
+    assert_eq!(in_pieces(&bytes).unwrap(), MASKED);
 }
 
 #[test]
@@ -56,7 +56,7 @@ fn random_documents_come_out_the_same_however_they_are_cut_and_hold_no_masked_va
             pieces.push(head);
             rest = tail;
         }
-        assert_eq!(in_pieces(Trust::Declared, &pieces).unwrap(), whole);
+        assert_eq!(in_pieces(&pieces).unwrap(), whole);
     }
 }
 
@@ -98,8 +98,8 @@ fn document(random: &mut StdRng, depth: usize, out: &mut String) {
 #[test]
 fn nesting_is_followed_to_the_limit_and_refused_beyond() {
     let nested = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
-    assert!(in_pieces(Trust::Declared, &[nested(NESTING_MAX).as_bytes()]).is_ok());
-    assert_eq!(in_pieces(Trust::Declared, &[nested(NESTING_MAX + 1).as_bytes()]), Err(JsonError::TooDeep));
+    assert!(in_pieces(&[nested(NESTING_MAX).as_bytes()]).is_ok());
+    assert_eq!(in_pieces(&[nested(NESTING_MAX + 1).as_bytes()]), Err(JsonError::TooDeep));
 }
 
 #[test]
@@ -118,28 +118,19 @@ fn malformed_text_is_refused() {
         "\u{feff}x",
         "{\"a\":1,}",
     ] {
-        assert!(in_pieces(Trust::Declared, &[text.as_bytes()]).is_err(), "{text}");
+        assert!(in_pieces(&[text.as_bytes()]).is_err(), "{text}");
     }
-    assert!(in_pieces(Trust::Declared, &[b"{\0\"\0a\0"]).is_err(), "utf-16");
+    assert!(in_pieces(&[b"{\0\"\0a\0"]).is_err(), "utf-16");
 }
 
 #[test]
 fn nothing_of_a_masked_value_passes_when_the_text_breaks_off_within_it() {
-    let mut masker = JsonMasker::new(keys(), Trust::Doubted);
+    let mut masker = JsonMasker::new(keys());
     let mut out = BytesMut::new();
     assert!(masker.push(b"{\"password\":{SECRET", &mut out).is_err());
     assert_eq!(&out[..], b"{\"password\":\"***\"");
     assert!(masker.push(b"SECRET", &mut out).is_err());
     assert!(masker.finish().is_err());
-}
-
-#[test]
-fn text_that_is_not_json_passes_unless_declared() {
-    for text in ["hello", "<html>{}", "", "  plain", "[2026-01-01] started {\"a\":1}"] {
-        assert_eq!(in_pieces(Trust::Doubted, &[text.as_bytes()]).unwrap(), text);
-    }
-    assert_eq!(in_pieces(Trust::Sniffed, &[b"hello"]).unwrap(), "hello");
-    assert!(in_pieces(Trust::Sniffed, &[b"[2026-01-01] x"]).is_err());
 }
 
 #[test]
@@ -151,7 +142,7 @@ fn scalars_sequences_and_marks_pass() {
 
 #[test]
 fn long_keys_match_nothing_and_need_no_memory() {
-    let mut masker = JsonMasker::new(keys(), Trust::Declared);
+    let mut masker = JsonMasker::new(keys());
     let mut out = BytesMut::new();
     masker.push(b"{\"", &mut out).unwrap();
     for _ in 0..100 {
@@ -168,12 +159,12 @@ fn any_bytes_are_survived() {
     let alphabet = b"{}[]\",:\\u0n-1 \n\xef\xbb\xbf\xffpassword";
     for _ in 0..5_000 {
         let text: Vec<u8> = (0..random.random_range(0..24)).map(|_| alphabet[random.random_range(0..alphabet.len())]).collect();
-        for trust in [Trust::Declared, Trust::Sniffed, Trust::Doubted] {
-            let mut masker = JsonMasker::new(keys(), trust);
+        {
+            let mut masker = JsonMasker::new(keys());
             let mut out = BytesMut::new();
             let _ = masker.push(&text, &mut out);
             let whole = masker.finish();
-            if trust == Trust::Declared && serde_json::from_slice::<serde_json::Value>(&text).is_ok() {
+            if serde_json::from_slice::<serde_json::Value>(&text).is_ok() {
                 assert_eq!(whole, Ok(()), "{}", text.escape_ascii());
             }
         }

@@ -33,6 +33,8 @@ fn encodings(secret: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
     vec![
         ("raw", secret.to_vec()),
         ("json", json.trim_matches('"').as_bytes().to_vec()),
+        ("json twice", serde_json::to_string(json.trim_matches('"')).unwrap().trim_matches('"').as_bytes().to_vec()),
+        ("json all escaped, twice", json_all(secret).escape_ascii().to_string().into_bytes()),
         ("json with slashes", slashes.into_bytes()),
         ("json all escaped", json_all(secret)),
         ("percent all upper", percent(secret, |_| true, true)),

@@ -16,9 +16,8 @@ use super::{
     tree::{Node, Span, Value as Yaml},
 };
 use crate::{
-    flow::{HttpRequest, Login, Protocol, Request, Workload},
+    flow::{HttpRequest, Login, Protocol, Request, Workload, path},
     policy::{condition::Facts, decide::Finding, object::Policy},
-    protocol::http::path,
 };
 
 pub(in crate::policy) const TEST_KEYS: &[&str] =

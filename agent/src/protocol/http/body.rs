@@ -15,7 +15,7 @@ use hyper::body::Incoming;
 use super::{gate::Gate, plan::JsonMask, respond::HeaderMasks};
 use crate::{
     journal::Event,
-    mask::{JsonError, JsonMasker, Masked, ScrubStream, Scrubber, Trust},
+    mask::{Dialect, EmbeddedMasker, JsonError, JsonMasker, Masked, ScrubStream, Scrubber},
 };
 
 /// What hyper sends to the client.
@@ -162,10 +162,13 @@ impl MaskedBody {
     }
 }
 
-/// Masks JSON by key, then scrubs known secrets from what is left.
+/// Masks JSON by its structure, then what is embedded in texts, then scrubs known secrets from what is left.
 pub(super) struct BodyMasker {
-    json: Option<(JsonMasker, JsonMask)>,
+    json: Option<JsonMasker>,
+    embedded: Option<EmbeddedMasker>,
+    mask: Option<JsonMask>,
     scrub: Option<ScrubStream>,
+    structured: BytesMut,
     out: BytesMut,
     clean: BytesMut,
 }
@@ -174,10 +177,14 @@ pub(super) struct BodyMasker {
 pub(super) type Counts = Vec<(Arc<str>, Arc<str>, u64)>;
 
 impl BodyMasker {
-    pub(super) fn new(json: Option<(&JsonMask, Trust)>, scrubber: &Arc<Scrubber>) -> Self {
+    pub(super) fn new(json: Option<(&JsonMask, Dialect)>, scrubber: &Arc<Scrubber>) -> Self {
+        let structured = json.filter(|(_, dialect)| *dialect == Dialect::Json);
         Self {
-            json: json.map(|(mask, trust)| (JsonMasker::new(Arc::clone(&mask.keys), trust), mask.clone())),
+            json: structured.map(|(mask, _)| JsonMasker::new(Arc::clone(&mask.keys))),
+            embedded: json.map(|(mask, dialect)| EmbeddedMasker::new(Arc::clone(&mask.keys), dialect)),
+            mask: json.map(|(mask, _)| mask.clone()),
             scrub: (!scrubber.is_empty()).then(|| scrubber.stream()),
+            structured: BytesMut::new(),
             out: BytesMut::new(),
             clean: BytesMut::new(),
         }
@@ -185,7 +192,14 @@ impl BodyMasker {
 
     pub(super) fn push(&mut self, data: Bytes) -> Result<Bytes, JsonError> {
         let data = match &mut self.json {
-            Some((masker, _)) => {
+            Some(masker) => {
+                masker.push(&data, &mut self.structured)?;
+                self.structured.split().freeze()
+            }
+            None => data,
+        };
+        let data = match &mut self.embedded {
+            Some(masker) => {
                 masker.push(&data, &mut self.out)?;
                 self.out.split().freeze()
             }
@@ -199,20 +213,27 @@ impl BodyMasker {
 
     /// What was held back; an error when the text is not whole.
     pub(super) fn finish(&mut self) -> Result<Bytes, JsonError> {
-        if let Some((masker, _)) = &mut self.json {
+        if let Some(masker) = &mut self.json {
             masker.finish()?;
         }
-        if let Some(stream) = &mut self.scrub {
-            stream.finish(&mut self.clean);
+        if let Some(masker) = &mut self.embedded {
+            masker.finish(&mut self.out)?;
         }
+        let Some(stream) = &mut self.scrub else { return Ok(self.out.split().freeze()) };
+        stream.push(&self.out.split(), &mut self.clean);
+        stream.finish(&mut self.clean);
         Ok(self.clean.split().freeze())
     }
 
     pub(super) fn counts(&self) -> Counts {
         let mut counts = Counts::new();
-        if let Some((masker, mask)) = &self.json {
-            let masked = mask.names.iter().zip(masker.counts()).filter(|(_, count)| **count > 0);
-            counts.extend(masked.map(|((mask, key), count)| (Arc::clone(mask), Arc::clone(key), *count)));
+        let count = |masker: Option<&[u64]>, index| masker.and_then(|counts| counts.get(index)).copied().unwrap_or(0);
+        for (index, (name, key)) in self.mask.iter().flat_map(|mask| mask.names.iter()).enumerate() {
+            let masked = count(self.json.as_ref().map(JsonMasker::counts), index)
+                + count(self.embedded.as_ref().map(EmbeddedMasker::counts), index);
+            if masked > 0 {
+                counts.push((Arc::clone(name), Arc::clone(key), masked));
+            }
         }
         if let Some(replaced) = self.scrub.as_ref().map(ScrubStream::replaced).filter(|replaced| *replaced > 0) {
             counts.push((Arc::from(KNOWN), Arc::from("body"), replaced));

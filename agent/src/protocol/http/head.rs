@@ -10,8 +10,7 @@ use http::{
     uri::Authority,
 };
 
-use super::path;
-use crate::flow::HttpRequest;
+use crate::flow::{HttpRequest, path};
 
 /// The host that a request is for: lower case, no port, no brackets, no trailing dot. `Ok(None)`: HTTP/1.0 need not say.
 ///

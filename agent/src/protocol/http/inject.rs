@@ -10,9 +10,9 @@ use http::{
 };
 use zeroize::Zeroizing;
 
-use super::path;
 use crate::{
     credential::{Pin, Secret},
+    flow::path,
     mask::KnownSecrets,
     policy::object::{HttpPlace, Inject},
 };

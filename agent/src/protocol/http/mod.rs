@@ -10,10 +10,10 @@
 //! proxy must not pass on (RFC 9110, 7.6.1) is taken out.
 
 mod body;
+mod downstream;
 mod gate;
 mod head;
 mod inject;
-pub mod path;
 mod plan;
 mod problem;
 mod respond;
@@ -41,6 +41,7 @@ use crate::{
     policy::Permit,
     protocol::Refused,
 };
+use downstream::Downstream;
 use plan::Plan;
 use service::Service;
 
@@ -70,6 +71,8 @@ pub struct Limits {
     pub head_bytes_max: usize,
     /// Time for a request head to arrive, counted from the end of the request before: also how long a connection may idle.
     pub head_read_timeout: Duration,
+    /// Time without an answer for a client that said that it sends no more: it may have gone.
+    pub half_closed_timeout: Duration,
     /// Time for the upstream to accept a connection, TLS included.
     pub connect_timeout: Duration,
     /// Bodies with at most this Content-Length are masked whole, so that they keep a Content-Length.
@@ -81,6 +84,7 @@ impl Default for Limits {
         Self {
             head_bytes_max: 64 * 1024,
             head_read_timeout: Duration::from_secs(60),
+            half_closed_timeout: Duration::from_secs(60),
             connect_timeout: Duration::from_secs(30),
             whole_body_bytes_max: 64 * 1024,
         }
@@ -111,7 +115,9 @@ pub async fn serve(downstream: impl AsyncRead + AsyncWrite + Unpin + Send + 'sta
 async fn carry(downstream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, plan: Plan) -> Outcome {
     let limits = plan.limits;
     let service = Arc::new(Service::new(plan));
+    let downstream = Downstream::new(downstream, limits.half_closed_timeout);
     let connection = http1::Builder::new()
+        .half_close(true)
         .timer(TokioTimer::new())
         .header_read_timeout(limits.head_read_timeout)
         .max_buf_size(BUFFER_BYTES_MAX)
@@ -119,7 +125,7 @@ async fn carry(downstream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
         .preserve_header_case(true)
         .auto_date_header(false)
         .serve_connection(
-            TokioIo::new(downstream),
+            TokioIo::new(downstream.clone()),
             service_fn(|request| {
                 let service = Arc::clone(&service);
                 async move { service.serve(request).await }
@@ -128,7 +134,10 @@ async fn carry(downstream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     let mut connection = pin!(connection);
     let served = poll_fn(|cx| {
         if let Poll::Ready(served) = connection.as_mut().poll(cx) {
-            return Poll::Ready(served);
+            return Poll::Ready(Some(served));
+        }
+        if downstream.poll_gone(cx).is_ready() {
+            return Poll::Ready(None);
         }
         // After the service: what it just handed to the upstream leaves in the same turn.
         service.poll_upstream(cx);
@@ -139,11 +148,11 @@ async fn carry(downstream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
 }
 
 /// What the service ended the session for outranks what hyper saw of it.
-fn outcome(ending: Option<Failure>, served: hyper::Result<()>) -> Outcome {
+fn outcome(ending: Option<Failure>, served: Option<hyper::Result<()>>) -> Outcome {
     if let Some(Failure { reason, detail, .. }) = ending {
         return Outcome { reason, detail };
     }
-    let Err(error) = served else {
+    let Some(Err(error)) = served else {
         return Outcome { reason: Reason::DownstreamClosed, detail: "the client closed the connection".to_owned() };
     };
     let reason = if error.is_timeout() {

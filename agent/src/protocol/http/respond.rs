@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     flow::Reason,
-    mask::{Scrubber, Trust},
+    mask::{Dialect, Scrubber},
 };
 
 /// Asks the upstream for what can be masked: no encoding, and no ranges that would cut JSON or a secret apart.
@@ -71,7 +71,12 @@ pub(super) async fn respond(
     if let Some(problem) = unmaskable(&parts) {
         return Err((problem, finish));
     }
-    let json = masks.json.as_ref().and_then(|mask| trust(&parts.headers).map(|trust| (mask, trust)));
+    let dialect = dialect(&parts.headers);
+    if masks.json.is_some() && dialect.is_none() {
+        let problem = gateway(Reason::MaskImpossible, "keys must be masked in a body of a type that weir cannot read");
+        return Err((problem, finish));
+    }
+    let json = masks.json.as_ref().zip(dialect);
     let masker = BodyMasker::new(json, &scrubber);
     if incoming.size_hint().exact().is_none_or(|length| length > plan.limits.whole_body_bytes_max) {
         parts.headers.remove(CONTENT_LENGTH);
@@ -167,19 +172,51 @@ fn encoded(headers: &HeaderMap) -> bool {
     codings.map(<[u8]>::trim_ascii).any(|coding| !coding.is_empty() && !coding.eq_ignore_ascii_case(b"identity"))
 }
 
-/// How far a body is JSON by what its head says; `None`: not at all. Servers often call JSON something else (`text/html` is
-/// PHP's default), so most other types are looked at.
-fn trust(headers: &HeaderMap) -> Option<Trust> {
-    let mut trust = Some(Trust::Sniffed);
+/// How a body is to be read by what its head says; `None`: it cannot be, although keys may be in it. Servers often call JSON
+/// something else (`text/html` is PHP's default), so whatever may be text is looked at.
+fn dialect(headers: &HeaderMap) -> Option<Dialect> {
+    let mut dialect = Dialect::Lines;
     for value in headers.get_all(CONTENT_TYPE) {
-        let essence = value.as_bytes().split(|&byte| byte == b';').next().unwrap_or_default().trim_ascii().to_ascii_lowercase();
-        if memchr::memmem::find(&essence, b"json").is_some() {
-            return Some(Trust::Declared);
+        let value = value.as_bytes().to_ascii_lowercase();
+        let mut parts = value.split(|&byte| byte == b';').map(<[u8]>::trim_ascii);
+        let essence = parts.next().unwrap_or_default();
+        let has = |word: &str| memchr::memmem::find(essence, word.as_bytes()).is_some();
+        if has("json") {
+            return Some(Dialect::Json);
         }
-        let opaque = [b"image/".as_slice(), b"audio/", b"video/", b"font/"];
-        trust = if opaque.iter().any(|kind| essence.starts_with(kind)) { None } else { Some(Trust::Doubted) };
+        let charset = parts.find_map(|parameter| parameter.strip_prefix(b"charset="));
+        if !charset.is_none_or(is_like_ascii) {
+            return None;
+        }
+        let starts = |kinds: &[&str]| kinds.iter().any(|kind| essence.starts_with(kind.as_bytes()));
+        dialect = if has("x-www-form-urlencoded") {
+            Dialect::Form
+        } else if has("yaml") || essence.is_empty() || essence == b"text/plain" {
+            Dialect::Lines
+        } else if starts(&["text/"]) || TEXTS.iter().any(|word| has(word)) {
+            Dialect::Code
+        } else if starts(&["multipart/", "message/", "image/", "audio/", "video/", "font/"])
+            || OPAQUE.iter().any(|word| has(word))
+        {
+            Dialect::Parts
+        } else {
+            return None;
+        };
     }
-    trust
+    Some(dialect)
+}
+
+/// What is text although its type does not begin so.
+const TEXTS: [&str; 8] = ["xml", "javascript", "ecmascript", "graphql", "toml", "sql", "x-sh", "x-empty"];
+/// What is known to be no text of keys and values, whatever is called so: it is looked at nevertheless.
+const OPAQUE: [&str; 10] =
+    ["octet-stream", "pdf", "zip", "x-tar", "wasm", "officedocument", "opendocument", "x-xz", "x-bzip", "zstd"];
+
+/// Character sets in which quotes, colons and the letters of keys are those of ASCII.
+fn is_like_ascii(charset: &[u8]) -> bool {
+    let charset = charset.trim_ascii().strip_prefix(b"\"").and_then(|name| name.strip_suffix(b"\"")).unwrap_or(charset);
+    let known = [b"utf-8".as_slice(), b"utf8", b"us-ascii", b"ascii", b"iso-8859-", b"latin1", b"windows-125"];
+    known.iter().any(|name| charset.starts_with(name))
 }
 
 /// Masks of header and trailer values.

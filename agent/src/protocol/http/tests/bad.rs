@@ -200,7 +200,9 @@ async fn a_client_that_hangs_up_ends_the_exchange() {
             while stream.read(&mut buffer).await.is_ok_and(|count| count > 0) {}
         })
     });
-    let mut session = scripted(script).start().await;
+    let mut kit = scripted(script);
+    kit.limits.half_closed_timeout = Duration::from_millis(20);
+    let mut session = kit.start().await;
     session.client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
     while session.dials.load(Ordering::SeqCst) == 0 {
         tokio::task::yield_now().await;

@@ -98,7 +98,7 @@ async fn a_reload_that_changes_the_credential_ends_the_connection_before_the_nex
     let ask = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
     session.client.write_all(ask).await.unwrap();
     assert!(session.one().await.ends_with("ok"));
-    *lock(&session.gate.renewed) = Some(permit(&set(&["mode: enforce"])));
+    *lock(&session.gate.renewed) = Some(permit(&set(&["mask: [{name: m, jsonKeys: [pin]}]"])));
     session.client.write_all(ask).await.unwrap();
     let answer = session.rest().await;
     assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("connection: close\r\n"), "{answer}");

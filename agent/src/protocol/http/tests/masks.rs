@@ -164,3 +164,42 @@ async fn a_reload_that_changes_masks_is_in_force_at_the_next_request_of_a_live_c
     assert_eq!(body_of(&session.one().await), "{\"pin\":null}");
     assert_eq!(session.dials.load(Ordering::SeqCst), 1);
 }
+
+fn typed(kind: &str, body: &str) -> String {
+    format!("HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len())
+}
+
+#[tokio::test]
+async fn keys_are_masked_wherever_a_text_holds_them() {
+    for (kind, body, expected) in [
+        ("text/event-stream", "data: {\"api_key\":\"hunter22\"}\n\n", "data: {\"api_key\":\"***\"}\n\n"),
+        ("application/javascript", "cb({\"api_key\":\"hunter22\"})", "cb({\"api_key\":\"***\"})"),
+        ("text/plain", "result: {\"api_key\":\"hunter22\"}", "result: {\"api_key\":\"***\"}"),
+        ("text/html", "<script>x={\"api_key\":\"hunter22\"}</script>", "<script>x={\"api_key\":\"***\"}</script>"),
+        (
+            "multipart/mixed; boundary=b",
+            "--b\r\n\r\n{\"api_key\":\"hunter22\"}\r\n--b--",
+            "--b\r\n\r\n{\"api_key\":\"***\"}\r\n--b--",
+        ),
+        ("application/json", "{\"msg\":\"{\\\"api_key\\\":\\\"hunter22\\\"}\"}", "{\"msg\":\"{\\\"api_key\\\":\\\"***\\\"}\"}"),
+        ("image/png", "{\"api_key\":\"hunter22\"}", "{\"api_key\":\"***\"}"),
+        ("application/octet-stream", "\u{1}\0{\"api_key\":\"hunter22\"}", "\u{1}\0{\"api_key\":\"***\"}"),
+        ("application/x-www-form-urlencoded", "a=1&api_key=hunter22&b=2", "a=1&api_key=***&b=2"),
+        ("application/yaml", "api_key: hunter22\nb: 2", "api_key: ***\nb: 2"),
+    ] {
+        let (answer, session) = upstream(&[&typed(kind, body)], 4096).keys(&["api_key"]).ask(CLOSE).await;
+        assert_eq!(body_of(&answer), expected, "{kind}");
+        assert!(matches!(&lock(&session.gate.events)[0], Event::Masks { count: 1, .. }), "{kind}");
+    }
+}
+
+#[tokio::test]
+async fn fails_closed_when_a_type_cannot_be_looked_through() {
+    let types = ["application/msgpack", "application/cbor", "application/x-protobuf", "text/html; charset=utf-16le"];
+    for kind in types.into_iter().chain(["text/plain; charset=\"utf-7\""]) {
+        let (answer, _) = upstream(&[&typed(kind, "hunter22")], 4096).keys(&["api_key"]).ask(CLOSE).await;
+        assert!(answer.starts_with("HTTP/1.1 502 ") && !answer.contains("hunter22"), "{kind}: {answer}");
+    }
+    let (answer, _) = upstream(&[&typed("text/plain", "{\0\"\0a\0")], 4096).keys(&["api_key"]).ask(CLOSE).await;
+    assert!(answer.starts_with("HTTP/1.1 502 "), "{answer}");
+}

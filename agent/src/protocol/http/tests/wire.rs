@@ -215,3 +215,26 @@ async fn large_bodies_stream_both_ways_with_back_pressure() {
     let answer = session.rest().await;
     assert_eq!(dechunk(&answer).len(), size);
 }
+
+#[tokio::test]
+async fn a_client_that_sends_no_more_gets_its_answer() {
+    let (tell, mut told) = tokio::sync::mpsc::channel::<()>(1);
+    let told = Arc::new(tokio::sync::Mutex::new(told.try_recv().err().map(|_| told)));
+    let script: Script = Arc::new(move |_, mut stream| {
+        let told = Arc::clone(&told);
+        Box::pin(async move {
+            read_message(&mut stream, &mut Vec::new()).await;
+            told.lock().await.as_mut().unwrap().recv().await.unwrap();
+            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await.unwrap();
+        })
+    });
+    let mut session = scripted(script).start().await;
+    session.client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    session.client.shutdown().await.unwrap();
+    while session.dials.load(Ordering::SeqCst) == 0 {
+        tokio::task::yield_now().await;
+    }
+    tell.send(()).await.unwrap();
+    assert!(session.rest().await.ends_with("\r\n\r\nok"));
+    assert_eq!(session.served.await.unwrap().reason, Reason::DownstreamClosed);
+}

@@ -33,7 +33,7 @@ pub fn normal(path: &str) -> String {
 }
 
 /// Percent-decodes once (RFC 3986, 2.1). A percent sign without two digits stands for itself.
-pub(super) fn decode(text: &[u8]) -> Vec<u8> {
+pub fn decode(text: &[u8]) -> Vec<u8> {
     let mut decoded = Vec::with_capacity(text.len());
     let mut rest = text;
     while let Some((&byte, tail)) = rest.split_first() {
