@@ -14,12 +14,15 @@ use std::{
 use bytes::Bytes;
 use weir_wire::postgres::FieldDescription;
 
-use super::{consequences::Consequences, rows::Mentions};
+use super::{budget::Share, consequences::Consequences, rows::Mentions};
 use crate::flow::Statement;
 
 /// A prepared statement as it was judged.
 pub(super) struct Prepared {
+    /// Of a long text only the beginning.
     pub(super) statement: Arc<Statement>,
+    /// Of what the session may keep; `None` when it was not left.
+    pub(super) share: Option<Share>,
     /// `None`: what the statement reads is not known.
     pub(super) mentions: Option<Arc<Mentions>>,
     /// It may read masked columns.
