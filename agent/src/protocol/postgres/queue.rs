@@ -217,9 +217,8 @@ impl Queue {
 
 /// A Describe that the server skipped will not tell the layout after all.
 fn forget(skipped: &Expected) {
-    match &skipped.kind {
-        Kind::DescribePortal { portal: Some(portal), .. } => portal.described.store(false, Ordering::Relaxed),
-        _ => {}
+    if let Kind::DescribePortal { portal: Some(portal), .. } = &skipped.kind {
+        portal.described.store(false, Ordering::Relaxed);
     }
 }
 
