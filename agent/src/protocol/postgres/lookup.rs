@@ -2,10 +2,10 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use weir_wire::{
-    WireError,
-    postgres::{self, Frame, frame},
+    Reader, WireError,
+    postgres::{self, Frame, HEADER_BYTES, frame},
 };
 
 use super::{
@@ -48,6 +48,8 @@ struct Asking {
     questions: Option<VecDeque<&'static str>>,
     results: Vec<Vec<Vec<Option<Bytes>>>>,
     bytes: usize,
+    /// Bytes of a row that is too long to keep which are still to come.
+    discards: usize,
 }
 
 impl Lookup {
@@ -121,9 +123,30 @@ impl Lookup {
                 input.clear();
                 return Ok(());
             }
+            if let State::Asking(asking) = &mut self.state
+                && asking.discards > 0
+            {
+                let count = asking.discards.min(input.len());
+                input.advance(count);
+                asking.discards -= count;
+                if count == 0 {
+                    return Ok(());
+                }
+                continue;
+            }
             let Some(outline) = frame(input)? else {
                 return Ok(());
             };
+            if let (State::Asking(asking), b'D') = (&mut self.state, outline.tag)
+                && outline.length > MESSAGE_BYTES_MAX
+            {
+                if input.len() < LONG_ROW_BYTES {
+                    return Ok(());
+                }
+                asking.long_row(input.get(HEADER_BYTES..LONG_ROW_BYTES).unwrap_or_default())?;
+                asking.discards = outline.length;
+                continue;
+            }
             if outline.length > MESSAGE_BYTES_MAX {
                 let (actual, limit) = (outline.length as u64, MESSAGE_BYTES_MAX as u64);
                 return Err(WireError::Limit { what: "catalog message bytes", actual, limit });
@@ -186,6 +209,20 @@ impl Asking {
         // One result a question, also for those that answer without rows.
         self.results.push(Vec::new());
         Some(question)
+    }
+
+    /// Keeps a row whose last value is too long, the text of a huge view: as one that cannot be read, so that it may mean anything.
+    fn long_row(&mut self, beginning: &[u8]) -> Result<(), WireError> {
+        let mut reader = Reader::new("DataRow", beginning);
+        let columns = reader.u16()?;
+        let mut row = Vec::new();
+        for _ in 1..columns {
+            let length = usize::try_from(reader.i32()?).map_err(|_| WireError::Malformed { what: "DataRow", why: "no value" })?;
+            row.push(Some(Bytes::copy_from_slice(reader.bytes(length)?)));
+        }
+        row.push(Some(Bytes::from_static(UNREADABLE)));
+        self.results.last_mut().ok_or(WireError::Unexpected { what: "DataRow without RowDescription" })?.push(row);
+        Ok(())
     }
 
     fn row(&mut self, body: &[u8]) -> Result<(), WireError> {
@@ -266,6 +303,12 @@ fn version_number(text: &[u8]) -> u32 {
 
 /// One message of the server.
 const MESSAGE_BYTES_MAX: usize = 1024 * 1024;
+
+/// Of a longer row, everything but its last value stands within this: OIDs.
+const LONG_ROW_BYTES: usize = 256;
+
+/// No SQL.
+const UNREADABLE: &[u8] = b"(";
 
 /// Rows of a catalog: about 100 bytes a column.
 const CATALOG_BYTES_MAX: usize = 256 * 1024 * 1024;

@@ -10,6 +10,7 @@
 //! which question.
 
 mod backend;
+mod budget;
 mod catalog;
 mod consequences;
 mod errors;

@@ -14,13 +14,16 @@ use std::{
 use bytes::Bytes;
 use weir_wire::postgres::FieldDescription;
 
-use super::{consequences::Consequences, rows::Mentions, sql::ByName};
+use super::{budget::Share, consequences::Consequences, rows::Mentions, sql::ByName};
 use crate::flow::Statement;
 
 /// A prepared statement as it was judged.
 pub(super) struct Prepared {
+    /// Of a long text only the beginning.
     pub(super) statement: Arc<Statement>,
     pub(super) by_name: Option<Arc<ByName>>,
+    /// Of what the session may keep; `None` when it was not left.
+    pub(super) share: Option<Share>,
     /// `None`: what the statement reads is not known.
     pub(super) mentions: Option<Arc<Mentions>>,
     /// It may read masked columns.
@@ -219,9 +222,8 @@ impl Queue {
 
 /// A Describe that the server skipped will not tell the layout after all.
 fn forget(skipped: &Expected) {
-    match &skipped.kind {
-        Kind::DescribePortal { portal: Some(portal), .. } => portal.described.store(false, Ordering::Relaxed),
-        _ => {}
+    if let Kind::DescribePortal { portal: Some(portal), .. } = &skipped.kind {
+        portal.described.store(false, Ordering::Relaxed);
     }
 }
 

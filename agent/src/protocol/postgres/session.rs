@@ -8,6 +8,7 @@ use weir_wire::postgres::{self, TransactionStatus};
 use super::{
     Catalog, CatalogQuery, Settings, Steps,
     backend::Running,
+    budget::Budget,
     consequences::Freshness,
     errors,
     frontend::Front,
@@ -43,6 +44,7 @@ pub(super) struct Session {
     pub(super) lexing: Lexing,
     pub(super) queue: Queue,
     pub(super) statements: Names<Prepared>,
+    pub(super) budget: Budget,
     pub(super) portals: Names<Portal>,
     /// SQL prepared statements by name.
     pub(super) named_by_sql: bool,
@@ -75,6 +77,7 @@ impl Session {
             lexing: Lexing::default(),
             queue: Queue::default(),
             statements: Names::default(),
+            budget: Budget::default(),
             portals: Names::default(),
             named_by_sql: false,
             names_uncertain: false,

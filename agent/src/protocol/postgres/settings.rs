@@ -14,6 +14,11 @@ pub(super) struct Wanted {
     pub(super) objection: Option<&'static str>,
 }
 
+struct Setting {
+    name: Vec<u8>,
+    value: Vec<u8>,
+}
+
 impl Wanted {
     /// Reads parameters and `options`.
     ///
@@ -25,7 +30,7 @@ impl Wanted {
             match name.as_ref() {
                 b"user" | b"database" | b"replication" => {}
                 b"options" => {
-                    for (name, value) in options(value)? {
+                    for Setting { name, value } in options(value)? {
                         wanted.add(&name, &value);
                     }
                 }
@@ -73,7 +78,7 @@ fn quote(text: &mut Vec<u8>, word: &[u8], mark: u8) {
 
 /// Splits `options` as a server does: at white space, a backslash takes the next byte as it is; then `-c name=value`,
 /// `-cname=value` or `--name=value`.
-fn options(value: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, &'static str> {
+fn options(value: &[u8]) -> Result<Vec<Setting>, &'static str> {
     if !value.is_ascii() {
         return Err("options hold bytes outside of ASCII");
     }
@@ -91,7 +96,7 @@ fn options(value: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, &'static str> {
             return Err("options hold a setting without a value");
         };
         let name = name.iter().map(|byte| if *byte == b'-' { b'_' } else { *byte }).collect();
-        settings.push((name, value.to_vec()));
+        settings.push(Setting { name, value: value.to_vec() });
     }
     Ok(settings)
 }

@@ -8,6 +8,7 @@ use std::{
 use bytes::Bytes;
 
 use super::super::{
+    budget::{excerpt, weigh},
     consequences::Consequences,
     queue::Prepared,
     rows::{Mentions, Target},
@@ -62,8 +63,12 @@ impl Session {
         let Some(ByName::Prepare(_)) = reading.by_name.as_deref() else {
             return None;
         };
+        let statement = excerpt(&reading.statement);
+        // Over the budget the name stays unknown, and what executes it unreadable.
+        let share = self.budget.take(weigh(&statement, &reading.mentions))?;
         Some(Arc::new(Prepared {
-            statement: Arc::clone(&reading.statement),
+            statement,
+            share: Some(share),
             by_name: None,
             mentions: Some(Arc::clone(&reading.mentions)),
             sensitive: self.is_sensitive(&reading.mentions),

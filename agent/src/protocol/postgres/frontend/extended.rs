@@ -14,6 +14,7 @@ use weir_wire::{
 use super::{
     super::{
         Steps,
+        budget::{excerpt, weigh},
         consequences::Consequences,
         queue::{Kind, Portal, Prepared},
         session::Session,
@@ -34,12 +35,14 @@ impl Session {
         steps: &mut Steps,
     ) -> bool {
         let statement = Arc::clone(&reading.statement);
+        let kept = excerpt(&statement);
         let prepared = Prepared {
             mentions: Some(Arc::clone(&reading.mentions)),
             sensitive: self.is_sensitive(&reading.mentions),
             consequences: Consequences::of(reading),
-            statement: Arc::clone(&statement),
             by_name: reading.by_name.clone(),
+            share: self.budget.take(weigh(&kept, &reading.mentions)),
+            statement: kept,
             number: 0,
             batch: self.front.batch,
             fresh: AtomicBool::new(true),
@@ -168,6 +171,7 @@ impl Session {
         Arc::new(Prepared {
             statement: opaque(b"", why),
             by_name: None,
+            share: None,
             mentions: None,
             sensitive: !self.settings.masks.is_empty(),
             consequences: Consequences::default(),

@@ -11,6 +11,7 @@ use weir_wire::{
 use super::{
     super::{
         Steps,
+        budget::PREPARED_BYTES_MAX,
         consequences::Consequences,
         errors::{self, Complaint},
         names::NAMES_MAX,
@@ -206,6 +207,9 @@ impl Session {
             | What::Parse { obstacle: Obstacle::UnsafeSetting(setting), .. } => ("42501", errors::unsafe_setting(setting)),
             What::Parse { name, .. } if self.statements.is_full(name) => {
                 ("54000", format!("more than {NAMES_MAX} prepared statements in one session"))
+            }
+            What::Parse { prepared: Prepared { share: None, .. }, .. } => {
+                ("54000", format!("prepared statements of more than {PREPARED_BYTES_MAX} bytes in one session"))
             }
             What::Function if !self.settings.observes => ("42501", "function calls that bypass SQL are not permitted".to_owned()),
             What::Oversized { .. } => ("54000", format!("statement is over the limit of {STATEMENT_BYTES_MAX} bytes")),

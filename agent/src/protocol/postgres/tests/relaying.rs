@@ -494,3 +494,27 @@ fn ends_the_session_on_a_statement_among_copy_data() {
         assert_eq!(talk.closed, Some(Reason::DownstreamMalformed), "sent before the server asked for the data");
     }
 }
+
+#[test]
+fn keeps_little_of_long_prepared_statements_and_no_more_than_its_budget() {
+    let mut talk = Talk::session("");
+    let long = format!("select '{}'", "x".repeat(100_000));
+    talk.client(&[parse("s", &long), sync()].concat()).server(&[message(b'1', b""), ready(b'I')].concat());
+    assert_eq!(talk.asked.last().map(String::len), Some(long.len()), "judged as a whole");
+    talk.client(&[bind("", "s", &[]), execute(""), sync()].concat());
+    talk.server(&[message(b'2', b""), complete("SELECT 1"), ready(b'I')].concat());
+    assert!(talk.asked.last().is_some_and(|text| text.len() < 5_000 && text.starts_with("select 'xxx")));
+    talk.take_client();
+
+    let columns: Vec<String> = (0..10_000).map(|number| format!("c{number}")).collect();
+    let wide = format!("select {} from t", columns.join(","));
+    let refused = (0..100).find(|number| {
+        talk.client(&[parse(&format!("p{number}"), &wide), sync()].concat());
+        let is_refused = talk.take_client().first() == Some(&b'E');
+        talk.server(&if is_refused { ready(b'I') } else { [message(b'1', b""), ready(b'I')].concat() });
+        talk.take_client();
+        is_refused
+    });
+    assert!(refused.is_some_and(|number| number > 3), "{refused:?}");
+    assert_eq!(talk.finished().last().map(|(_, status, _)| status.as_str()), Some("ERROR 54000"));
+}
