@@ -7,15 +7,17 @@ mod by_name;
 mod extended;
 mod verdict;
 
+use std::sync::Arc;
+
 use bytes::{Buf, Bytes, BytesMut};
 use weir_wire::{
     WireError,
-    postgres::{self, Frame, HEADER_BYTES, Target, frame},
+    postgres::{self, BindPieces, Frame, HEADER_BYTES, Target, frame},
 };
 
 use super::{
-    BODY_BYTES_MAX, STREAM_BYTES_MIN, Steps,
-    queue::{Expected, Kind},
+    STREAM_BYTES_MIN, Steps,
+    queue::{Expected, Kind, Portal},
     session::Session,
     sql,
 };
@@ -39,6 +41,8 @@ pub(super) struct Front {
     discards: usize,
     /// Bytes of a passing message that are still to come.
     streams: usize,
+    /// The portal of a large Bind that is passing.
+    binding: Option<(Arc<Portal>, BindPieces)>,
     /// Counts Syncs.
     batch: u64,
     /// Something of this batch has been executed.
@@ -85,8 +89,10 @@ impl Session {
         let available = input.len().saturating_sub(self.front.held);
         if self.front.streams > 0 {
             let count = self.front.streams.min(available);
+            let start = self.front.held;
             self.front.held += count;
             self.front.streams -= count;
+            self.bind_piece(input.get(start..self.front.held).unwrap_or_default())?;
             return Ok(count > 0);
         }
         if self.is_blocked(input, steps) {
@@ -110,7 +116,7 @@ impl Session {
                 self.decide(outline, What::Function, opaque(b"", "a call through the function protocol"), input, steps);
                 Ok(true)
             }
-            b'B' if outline.length > STREAM_BYTES_MIN && self.settings.masks.is_empty() => self.big_bind(outline, input),
+            b'B' if outline.length > STREAM_BYTES_MIN => self.big_bind(outline, input),
             b'B' | b'C' | b'D' | b'E' | b'H' | b'P' | b'Q' | b'S' | b'X' | b'c' | b'f' => self.whole(outline, input, steps),
             _ => Err(WireError::Unexpected { what: "frontend message type" }),
         }
@@ -119,7 +125,7 @@ impl Session {
     /// Takes a message that must be read as a whole.
     fn whole(&mut self, outline: Frame, input: &mut BytesMut, steps: &mut Steps) -> Result<bool, WireError> {
         let limit = match outline.tag {
-            b'B' => BODY_BYTES_MAX,
+            b'B' => STREAM_BYTES_MIN,
             b'P' | b'Q' => STATEMENT_BYTES_MAX + HEADER_BYTES,
             b'H' | b'S' | b'X' | b'c' => HEADER_BYTES,
             _ => NAMING_BYTES_MAX,
@@ -133,7 +139,7 @@ impl Session {
         match outline.tag {
             b'B' => {
                 let bind = postgres::bind(body)?;
-                self.bind(bind.portal, bind.statement, bind.formats);
+                self.bind(bind.portal, bind.statement, Some(bind.formats));
             }
             b'C' => {
                 let (statement, name) = match postgres::target(body)? {

@@ -39,7 +39,8 @@ pub(super) struct Prepared {
 /// A portal: a prepared statement with its parameters.
 pub(super) struct Portal {
     pub(super) prepared: Arc<Prepared>,
-    pub(super) formats: Vec<u16>,
+    /// Of the results; not there while its Bind is still coming in.
+    pub(super) formats: OnceLock<Vec<u16>>,
     pub(super) described: AtomicBool,
     pub(super) layout: OnceLock<Arc<[FieldDescription]>>,
     /// The journal's number of its first Execute; 0 before that. Further ones only fetch more of its rows.
@@ -47,8 +48,9 @@ pub(super) struct Portal {
 }
 
 impl Portal {
-    pub(super) fn new(prepared: Arc<Prepared>, formats: Vec<u16>) -> Arc<Self> {
+    pub(super) fn new(prepared: Arc<Prepared>, formats: Option<Vec<u16>>) -> Arc<Self> {
         let described = AtomicBool::new(false);
+        let formats = formats.map_or_else(OnceLock::new, OnceLock::from);
         Arc::new(Self { prepared, formats, described, layout: OnceLock::new(), started: AtomicU64::new(0) })
     }
 

@@ -80,6 +80,107 @@ pub fn bind_names(start: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((reader.cstr().ok()?, reader.cstr().ok()?))
 }
 
+/// A Bind that is too large to keep: read behind its names, piece by piece, in a few bytes of memory.
+#[derive(Debug, Default)]
+pub struct BindPieces {
+    part: BindPart,
+    /// Of the current number: its bytes so far, and how many.
+    number: u32,
+    bytes: usize,
+    /// Bytes that say nothing: parameter formats, or a value.
+    skips: usize,
+    formats: Vec<u16>,
+}
+
+/// Which number comes next.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+enum BindPart {
+    #[default]
+    ParameterFormatCount,
+    ParameterCount,
+    ParameterLength {
+        left: u32,
+    },
+    FormatCount,
+    Format {
+        left: u32,
+    },
+    End,
+}
+
+impl BindPieces {
+    /// Takes the next piece of the body, which starts behind the names.
+    ///
+    /// # Errors
+    /// There are bytes behind the last result format.
+    pub fn take(&mut self, mut piece: &[u8]) -> Result<(), WireError> {
+        while let Some((byte, rest)) = piece.split_first() {
+            if self.skips > 0 {
+                let count = self.skips.min(piece.len());
+                piece = piece.get(count..).unwrap_or_default();
+                self.skips -= count;
+                continue;
+            }
+            let width = match self.part {
+                BindPart::ParameterLength { .. } => 4,
+                BindPart::End => return Err(malformed_bind("bytes behind its end")),
+                _ => 2,
+            };
+            piece = rest;
+            self.number = self.number << 8 | u32::from(*byte);
+            self.bytes += 1;
+            if self.bytes == width {
+                self.bytes = 0;
+                let number = std::mem::take(&mut self.number);
+                self.part = self.behind(number);
+            }
+        }
+        Ok(())
+    }
+
+    /// The result formats, once the message has ended.
+    ///
+    /// # Errors
+    /// The message is shorter than its fields.
+    pub fn finish(self) -> Result<Vec<u16>, WireError> {
+        if self.part == BindPart::End { Ok(self.formats) } else { Err(malformed_bind("shorter than its fields")) }
+    }
+
+    /// What follows a number.
+    fn behind(&mut self, number: u32) -> BindPart {
+        match self.part {
+            BindPart::ParameterFormatCount => {
+                self.skips = number as usize * 2;
+                BindPart::ParameterCount
+            }
+            BindPart::ParameterCount => parameters(number),
+            BindPart::ParameterLength { left } => {
+                // A negative length is NULL.
+                self.skips = usize::try_from(number.cast_signed()).unwrap_or(0);
+                parameters(left - 1)
+            }
+            BindPart::FormatCount => formats(number),
+            BindPart::Format { left } => {
+                self.formats.push(number as u16);
+                formats(left - 1)
+            }
+            BindPart::End => BindPart::End,
+        }
+    }
+}
+
+fn parameters(left: u32) -> BindPart {
+    if left == 0 { BindPart::FormatCount } else { BindPart::ParameterLength { left } }
+}
+
+fn formats(left: u32) -> BindPart {
+    if left == 0 { BindPart::End } else { BindPart::Format { left } }
+}
+
+fn malformed_bind(why: &'static str) -> WireError {
+    WireError::Malformed { what: "Bind", why }
+}
+
 /// # Errors
 /// The body is malformed.
 pub fn target(body: &[u8]) -> Result<Target<'_>, WireError> {

@@ -18,7 +18,7 @@ pub use encode::{
     authentication_ok, cancel_request, describe_portal, error_response, flush, message, negotiate_protocol_version, query,
     ready_for_query as encode_ready_for_query, sasl_initial_response, ssl_request, startup_message, terminate,
 };
-pub use frontend::{Bind, Execute, Parse, Target, bind, bind_names, execute, parse, target, text};
+pub use frontend::{Bind, BindPieces, Execute, Parse, Target, bind, bind_names, execute, parse, target, text};
 pub use startup::{First, STARTUP_BYTES_MAX, Startup, first, looks_like};
 
 use crate::WireError;

@@ -147,6 +147,24 @@ fn refuses_every_truncation_of_a_body() {
 }
 
 #[test]
+fn reads_a_bind_in_pieces_as_in_one() {
+    let body = b"\0s\0\0\x02\0\x01\0\0\0\x03\0\0\0\x03abc\xff\xff\xff\xff\0\0\0\0\0\x02\0\x01\0\0";
+    let whole = bind(body).unwrap();
+    assert_eq!(whole.formats, [1, 0]);
+    let in_pieces = |bytes: &[u8], size: usize| {
+        let mut pieces = BindPieces::default();
+        bytes.chunks(size).try_for_each(|piece| pieces.take(piece)).and_then(|()| pieces.finish())
+    };
+    for size in 1..body.len() {
+        assert_eq!(in_pieces(&body[3..], size), Ok(whole.formats.clone()), "in pieces of {size}");
+    }
+    assert!(in_pieces(&[&body[3..], b"\0"].concat(), 5).is_err());
+    for end in 3..body.len() - 1 {
+        assert!(in_pieces(&body[3..end], 4).is_err(), "cut at {end}");
+    }
+}
+
+#[test]
 fn refuses_lying_lengths() {
     assert!(frame(&[b'Q', 0, 0, 0, 3]).is_err());
     assert!(frame(&[b'Q', 0, 0, 0, 0]).is_err());

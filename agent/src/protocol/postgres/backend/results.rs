@@ -50,7 +50,7 @@ impl Session {
         self.running.formats = if portal.layout.get().is_some() {
             fields.iter().map(|field| field.format).collect()
         } else {
-            spread(&portal.formats, fields.len())?
+            spread(portal.formats.get().map_or(&[], Vec::as_slice), fields.len())?
         };
         self.running.plan = Some(plan);
         Ok(Some(plan))

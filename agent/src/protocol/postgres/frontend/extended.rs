@@ -8,7 +8,7 @@ use std::sync::{
 use bytes::{Bytes, BytesMut};
 use weir_wire::{
     WireError,
-    postgres::{self, Frame, HEADER_BYTES, Target},
+    postgres::{self, BindPieces, Frame, HEADER_BYTES, Target},
 };
 
 use super::{
@@ -53,7 +53,7 @@ impl Session {
         true
     }
 
-    pub(super) fn bind(&mut self, portal: &[u8], statement: &[u8], formats: Vec<u16>) {
+    pub(super) fn bind(&mut self, portal: &[u8], statement: &[u8], formats: Option<Vec<u16>>) -> Arc<Portal> {
         let prepared = match self.statements.find(statement) {
             Some(prepared) => Arc::clone(prepared),
             None => self.unknown("a prepared statement that was not prepared on the wire"),
@@ -64,10 +64,11 @@ impl Session {
         if !self.portals.is_full(&portal_name) {
             self.portals.propose(&portal_name, Arc::clone(&portal));
         }
-        self.expect(Kind::Bind { name: portal_name, portal }, 0, sensitive);
+        self.expect(Kind::Bind { name: portal_name, portal: Arc::clone(&portal) }, 0, sensitive);
+        portal
     }
 
-    /// A Bind that is too large to keep, with nothing to mask in its answer: only its names are read.
+    /// A Bind that is too large to keep: its names are read at once, its result formats when they have come.
     pub(super) fn big_bind(&mut self, outline: Frame, input: &mut BytesMut) -> Result<bool, WireError> {
         let start = input.get(self.front.held + HEADER_BYTES..).unwrap_or_default();
         let Some((portal, statement)) = postgres::bind_names(start) else {
@@ -76,8 +77,27 @@ impl Session {
             }
             return Ok(false);
         };
-        self.bind(portal, statement, Vec::new());
-        Ok(self.pass(outline, input))
+        let behind_names = HEADER_BYTES + portal.len() + statement.len() + 2;
+        let portal = self.bind(portal, statement, None);
+        let start = self.front.held;
+        let passes = self.pass(outline, input);
+        self.front.binding = Some((portal, BindPieces::default()));
+        self.bind_piece(input.get(start + behind_names..self.front.held).unwrap_or_default())?;
+        Ok(passes)
+    }
+
+    /// Reads a piece of a large Bind that is passed on.
+    pub(super) fn bind_piece(&mut self, piece: &[u8]) -> Result<(), WireError> {
+        let Some((portal, mut pieces)) = self.front.binding.take() else {
+            return Ok(());
+        };
+        pieces.take(piece)?;
+        if self.front.streams > 0 {
+            self.front.binding = Some((portal, pieces));
+        } else {
+            let _ = portal.formats.set(pieces.finish()?);
+        }
+        Ok(())
     }
 
     pub(super) fn describe(&mut self, target: Target<'_>) {
@@ -104,7 +124,7 @@ impl Session {
     pub(super) fn portal(&mut self, name: &[u8]) -> (Bytes, Arc<Portal>) {
         let portal = match self.portals.find(name) {
             Some(portal) => Arc::clone(portal),
-            None => Portal::new(self.unknown("a portal that was not bound on the wire"), Vec::new()),
+            None => Portal::new(self.unknown("a portal that was not bound on the wire"), None),
         };
         (Bytes::copy_from_slice(name), portal)
     }
