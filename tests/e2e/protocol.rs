@@ -40,7 +40,7 @@ pub(crate) fn pg_dump(scene: &Scene, arguments: &[&str]) -> Result<e2e::Seen> {
 }
 
 #[test]
-fn pg_dump_dumps_the_same_as_without_weir() -> Result<()> {
+fn pg_dump_dumps_functions_views_and_sequences() -> Result<()> {
     let scene = Scene::with_postgres()?;
     scene.db()?.admin(
         "create sequence numbers; create view named as select id, name from users;
