@@ -48,8 +48,34 @@ fn the_word_drop_in_a_string_or_comment_is_no_drop() -> Result<()> {
 fn a_text_that_cannot_be_read_is_refused() -> Result<()> {
     let scene = Scene::with_postgres()?;
     let _agent = scene.agent(&scene.postgres_policy(""))?;
-    ensure!(!scene.psql("selct 1 frm nowhere")?.success());
+    let seen = scene.psql_at(SERVER_V4, "sslmode=disable", &["\\set VERBOSITY verbose", "selct 1 frm nowhere"])?;
+    ensure_contains(&seen.stderr, "42601: weir cannot read this statement: syntax error at or near \"selct\"")?;
+    ensure_contains(&seen.stderr, "onUnreadable")?;
     ensure_lacks(&scene.db()?.log(), "selct 1")
+}
+
+#[test]
+fn settings_that_would_hide_later_statements_are_refused_and_the_session_stays_usable() -> Result<()> {
+    let scene = Scene::with_postgres()?;
+    let _agent = scene.agent(&scene.postgres_policy(NO_DROP))?;
+    let statements = [
+        "begin",
+        "set standard_conforming_strings = off",
+        "set client_encoding = 'SJIS'",
+        "select set_config('client_encoding', 'big5', false)",
+        "rollback",
+        "select 'still ' || current_setting('standard_conforming_strings')",
+    ];
+    let seen = scene.psql_at(SERVER_V4, "sslmode=disable", &statements)?;
+    ensure!(seen.stderr.matches("weir could not read later statements").count() == 3, "{}", seen.all());
+    ensure_contains(&seen.stdout, "still on")?;
+    for options in ["client_encoding=SJIS", "options='-c standard_conforming_strings=off'"] {
+        let seen = scene.psql_at(SERVER_V4, &format!("sslmode=disable {options}"), &["select 1"])?;
+        ensure!(!seen.success());
+        ensure_contains(&seen.stderr, "FATAL")?;
+        ensure_contains(&seen.stderr, "weir could not read later statements")?;
+    }
+    Ok(())
 }
 
 #[test]

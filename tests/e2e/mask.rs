@@ -105,8 +105,14 @@ fn copy_out_of_a_masked_table_is_refused_and_out_of_another_is_not() -> Result<(
         let seen = scene.psql(sql)?;
         ensure!(!seen.success() && !seen.stdout.contains("ann@"), "{sql}: {}", seen.all());
     }
-    let seen = scene.psql("copy (select id from orders where id < 3 order by id) to stdout")?.require_success()?;
-    ensure!(seen.stdout == "1\n2\n", "{}", seen.all());
+    for sql in [
+        "copy (select id from orders where id < 3 order by id) to stdout",
+        "copy users (id) to stdout",
+        "copy (select id from users where email like '%' order by id) to stdout",
+    ] {
+        let seen = scene.psql(sql)?.require_success()?;
+        ensure!(seen.stdout == "1\n2\n", "{sql}: {}", seen.all());
+    }
     Ok(())
 }
 
@@ -144,4 +150,74 @@ fn the_journal_counts_the_masks() -> Result<()> {
     let masks = scene.journaled("masks")?;
     ensure!(masks.iter().any(|entry| entry.text("mask") == "orders/people" && entry.body()["count"] == 2), "{masks:?}");
     Ok(())
+}
+
+#[test]
+fn masked_columns_are_stored_and_sent_nowhere() -> Result<()> {
+    let (scene, _agent) = masked()?;
+    scene.db()?.admin("create table kept (id int, name text); grant all on kept to app; grant all on users to app; grant create on schema public to app; insert into kept values (1, 'plain')")?;
+    for sql in [
+        "listen foo; select pg_notify('foo', email) from users",
+        "listen foo; with x as (select email as c from users) select pg_notify('foo', c) from x",
+        "insert into kept select id, email from users returning name",
+        "insert into users (id, name) values (1, '') on conflict (id) do update set name = users.email returning name",
+        "update users set name = email returning name",
+        "update kept set name = q.c from (select email as c from users) q returning name",
+        "with x as (select email as c from users), y as (insert into kept select 1, c from x returning name) select * from y",
+        "create table copied as select email as c from users",
+        "create temp table copied as select email as c from users; select * from copied",
+        "select email as c into copied from users",
+        "merge into kept using users u on true when matched then update set name = u.email",
+        "with x as (select email as c from users) merge into kept using x on true when matched then update set name = x.c",
+        "select set_config('weir.x', email, false) from users",
+        "select lo_from_bytea(0, email::bytea) from users",
+        "select pg_logical_emit_message(true, 'x', email) from users",
+        "prepare p as select email as c from users; create table copied as execute p",
+    ] {
+        let seen = scene.psql(sql)?;
+        ensure!(!seen.success(), "{sql}: {}", seen.all());
+        ensure_lacks(&seen.all(), "ann@")?;
+    }
+    ensure!(scene.db()?.admin("select count(*) from kept where name <> 'plain'")? == "0");
+    let seen = scene.psql("insert into kept values (2, 'a@b.c') returning name")?.require_success()?;
+    ensure!(seen.stdout.starts_with("a@b.c\n"), "{}", seen.all());
+    Ok(())
+}
+
+#[test]
+fn statements_that_sql_prepared_are_masked() -> Result<()> {
+    let (scene, _agent) = masked()?;
+    let statements = [
+        "prepare p(int) as select id, upper(email) from users where id = $1",
+        "execute p(1)",
+        "create table copied as execute p(1)",
+    ];
+    let seen = scene.psql_at(e2e::SERVER_V4, "sslmode=disable", &statements)?;
+    ensure_contains(&seen.stdout, "1|")?;
+    ensure_contains(&seen.stderr, "masked columns cannot be copied")?;
+    ensure_lacks(&seen.all(), "ANN@")
+}
+
+#[test]
+fn parameters_over_16_mib_pass_under_masks() -> Result<()> {
+    let (scene, _agent) = masked()?;
+    let told = tells(
+        &scene,
+        "size = 20 << 20\nlink = login()\n\
+         body = b'\\0\\0' + struct.pack('!HHi', 0, 1, size) + b'v' * size + struct.pack('!HH', 1, 1)\n\
+         link.sendall(parse('select length($1::text), email from users where id = 1') + message('B', body) + execute() + SYNC)\n\
+         seen = until_ready(link)\nprint(kinds(seen), rows(seen))",
+    )?;
+    ensure!(told.trim() == r"12DCZ [[b'\x01@\x00\x00', b'***@example.com']]", "{told}");
+    Ok(())
+}
+
+#[test]
+fn pg_dump_takes_what_is_not_masked() -> Result<()> {
+    let (scene, _agent) = masked()?;
+    let seen = super::protocol::pg_dump(&scene, &["-t", "orders"])?.require_success()?;
+    ensure_contains(&seen.stdout, "COPY public.orders")?;
+    let seen = super::protocol::pg_dump(&scene, &["-t", "users"])?;
+    ensure!(!seen.success());
+    ensure_lacks(&seen.all(), "ann@")
 }

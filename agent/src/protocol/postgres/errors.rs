@@ -85,6 +85,17 @@ pub(super) fn farewell(failure: &Failure, session: SessionId) -> Bytes {
     Complaint { severity: "FATAL", code, message, detail: failure.public() }.encode(session)
 }
 
+/// To a client whose first words are not PostgreSQL's; empty if it said nothing wrong.
+pub(super) fn invalid_startup(failure: &Failure, session: SessionId) -> Bytes {
+    match failure.reason {
+        Reason::DownstreamMalformed | Reason::LimitExceeded => {
+            let message = "invalid startup packet";
+            Complaint { severity: "FATAL", code: "08P01", message, detail: &failure.detail }.encode(session)
+        }
+        _ => Bytes::new(),
+    }
+}
+
 /// Rewrites an error or notice that may quote values of masked columns: the message becomes the name of the condition; detail,
 /// context, hint, internal query and fields unknown to us go; names of objects and positions stay.
 pub(super) fn canonical(tag: u8, body: &[u8], out: &mut BytesMut) -> Result<(), WireError> {

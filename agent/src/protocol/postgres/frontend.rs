@@ -14,7 +14,7 @@ use weir_wire::{
 };
 
 use super::{
-    BODY_BYTES_MAX, STREAM_BYTES_MIN, Steps,
+    STREAM_BYTES_MIN, Steps,
     queue::{Expected, Kind},
     session::Session,
     sql::{self, Reading},
@@ -115,7 +115,7 @@ impl Session {
                 self.decide(outline, What::Function, opaque(b"", "a call through the function protocol"), input, steps);
                 Ok(true)
             }
-            b'B' if outline.length > STREAM_BYTES_MIN && self.settings.masks.is_empty() => self.big_bind(outline, input),
+            b'B' if outline.length > STREAM_BYTES_MIN => self.big_bind(outline, input),
             b'B' | b'C' | b'D' | b'E' | b'H' | b'P' | b'Q' | b'S' | b'X' | b'c' | b'f' => self.whole(outline, input, steps),
             _ => Err(WireError::Unexpected { what: "frontend message type" }),
         }
@@ -124,7 +124,7 @@ impl Session {
     /// Takes a message that must be read as a whole.
     fn whole(&mut self, outline: Frame, input: &mut BytesMut, steps: &mut Steps) -> Result<bool, WireError> {
         let limit = match outline.tag {
-            b'B' => BODY_BYTES_MAX,
+            b'B' => STREAM_BYTES_MIN,
             b'P' | b'Q' => STATEMENT_BYTES_MAX + HEADER_BYTES,
             b'H' | b'S' | b'X' | b'c' => HEADER_BYTES,
             _ => NAMING_BYTES_MAX,

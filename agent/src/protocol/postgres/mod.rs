@@ -398,6 +398,7 @@ impl Conversation for Postgres {
 
     fn farewell(&mut self, failure: &Failure) -> Bytes {
         match &self.phase {
+            Phase::Opening(opening) if opening.hears() => errors::invalid_startup(failure, self.settings.session),
             Phase::Opening(_) | Phase::Over => Bytes::new(),
             Phase::Session(session) if session.is_beyond_words() => Bytes::new(),
             _ => errors::farewell(failure, self.settings.session),
@@ -426,10 +427,10 @@ fn database(startup: &Startup) -> String {
     name.map(|name| String::from_utf8_lossy(name).into_owned()).unwrap_or_default()
 }
 
-/// A message that must be kept whole (a row to mask, a Bind) may be this long; an answer over it ends the session.
+/// A message that must be kept whole (a row to mask) may be this long; an answer over it ends the session.
 const BODY_BYTES_MAX: usize = 16 * 1024 * 1024;
 
-/// A longer value passes in pieces when nothing in it is to be masked.
+/// A longer Bind, and a longer value with nothing in it to be masked, passes in pieces.
 const STREAM_BYTES_MIN: usize = 64 * 1024;
 
 /// One message of a login; libpq and servers stay below 2,000 bytes unless tokens are long.

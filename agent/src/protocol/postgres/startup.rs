@@ -31,6 +31,11 @@ impl Opening {
         self.securing = false;
     }
 
+    /// True while the client, whatever it speaks, could read words that are not encrypted or come through its TLS.
+    pub(super) fn hears(&self) -> bool {
+        !self.securing
+    }
+
     /// Reads first packets until the startup message.
     pub(super) fn receive(
         &mut self,

@@ -68,7 +68,7 @@ impl Session {
         self.expect(Kind::Bind { name: portal_name, portal }, 0, sensitive);
     }
 
-    /// A Bind that is too large to keep, with nothing to mask in its answer: only its names are read.
+    /// A Bind that is too large to keep: only its names are read. What formats it asks for, the description of its portal tells.
     pub(super) fn big_bind(&mut self, outline: Frame, input: &mut BytesMut) -> Result<bool, WireError> {
         let start = input.get(self.front.held + HEADER_BYTES..).unwrap_or_default();
         let Some((portal, statement)) = postgres::bind_names(start) else {

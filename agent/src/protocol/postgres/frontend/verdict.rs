@@ -145,6 +145,10 @@ impl Session {
                     None => errors::denial(denied, session),
                 })
             }
+            (Verdict::Deny(denied), What::Oversized { .. }) if denied.rule.ends_with(ON_UNREADABLE) => {
+                let detail = format!("Denied by rule {}.", denied.rule);
+                Some(Complaint { severity: "ERROR", code: "54000", message: &too_long(), detail: &detail }.encode(session))
+            }
             (Verdict::Deny(denied), _) => Some(errors::denial(denied, session)),
             (Verdict::Allow(_), _) => self.objection(&what, number),
         };
@@ -212,7 +216,7 @@ impl Session {
                 ("54000", format!("prepared statements of more than {PREPARED_BYTES_MAX} bytes in one session"))
             }
             What::Function if !self.settings.observes => ("42501", "function calls that bypass SQL are not permitted".to_owned()),
-            What::Oversized { .. } => ("54000", format!("statement is over the limit of {STATEMENT_BYTES_MAX} bytes")),
+            What::Oversized { .. } => ("54000", too_long()),
             _ => return None,
         };
         let status = format!("ERROR {code}");
@@ -232,6 +236,10 @@ impl Session {
         let masks = &self.settings.masks;
         !masks.is_empty() && (self.is_redefined() || self.catalog.as_ref().is_none_or(|catalog| masks.touches(mentions, catalog)))
     }
+}
+
+fn too_long() -> String {
+    format!("statement is over the limit of {STATEMENT_BYTES_MAX} bytes")
 }
 
 /// A request whose text is not there to be read.

@@ -119,7 +119,7 @@ fn refuses_bytes_stuffed_behind_the_request_for_tls() {
     let mut talk = Talk::new("tls: {mode: off}", "");
     talk.client(&[&SSL_REQUEST[..], &startup(&[("user", "ann")])].concat());
     assert_eq!(talk.closed, Some(Reason::DownstreamMalformed));
-    assert!(talk.to_client.is_empty());
+    assert_eq!(tags(&talk.take_client()), "E", "in the clear, and no agreement to TLS before it");
     assert_eq!(talk.dials, 0);
 }
 
@@ -134,12 +134,12 @@ fn refuses_to_negotiate_for_ever() {
 }
 
 #[test]
-fn closes_on_other_protocols_without_a_word() {
+fn answers_other_protocols_in_words() {
     for garbage in [&b"GET / HTTP/1.1\r\n"[..], &[22, 3, 1, 2, 0, 1, 0, 1, 252], &[0, 0, 0x27, 0x11, 0, 3, 0, 0], &[0, 0, 0, 7]] {
         let mut talk = Talk::new("tls: {mode: off}", "");
         talk.client(garbage);
         assert_eq!(talk.closed, Some(Reason::DownstreamMalformed), "{garbage:?}");
-        assert!(talk.to_client.is_empty());
+        assert_eq!(error_field(&talk.take_client(), b'C'), "08P01");
     }
 }
 
@@ -380,4 +380,21 @@ fn refuses_settings_under_which_statements_cannot_be_read() {
     assert!(refused("client_encoding", "SJIS").starts_with("client_encoding must stay"));
     assert!(refused("options", "-c standard_conforming_strings=off").starts_with("standard_conforming_strings must stay on"));
     assert_eq!(refused("options", "-O"), "options hold something else than settings");
+}
+
+#[test]
+fn answers_what_is_no_startup_packet_in_words() {
+    for garbage in [
+        &b"GET / HTTP/1.1\r\n\r\n"[..],
+        b"SSH-2.0-OpenSSH_9.2\r\n",
+        &[0; 64],
+        &[0, 0, 0, 16, 0, 3, 0, 0, b'u', b's', b'e', b'r', 0, b'a', b'n', b'n'],
+    ] {
+        let mut talk = Talk::new("tls: {mode: off}", "");
+        talk.client(garbage);
+        let heard = talk.take_client();
+        assert_eq!((error_field(&heard, b'S').as_str(), error_field(&heard, b'C').as_str()), ("FATAL", "08P01"));
+        assert_eq!(talk.closed, Some(Reason::DownstreamMalformed));
+        assert_eq!(talk.dials, 0);
+    }
 }

@@ -167,6 +167,26 @@ fn denies_what_sends_masked_columns_to_a_listener() {
 }
 
 #[test]
+fn passes_a_large_bind_in_pieces_and_masks_in_its_formats() {
+    const SIZE: u32 = 20 * 1024 * 1024;
+    let mut talk = Talk::session(MASKS);
+    let mut body = b"\0\0\0\0\0\x01".to_vec();
+    body.extend_from_slice(&SIZE.to_be_bytes());
+    body.resize(body.len() + SIZE as usize, b'v');
+    body.extend_from_slice(&[0, 1, 0, 1]);
+    let large = message(b'B', &body);
+    talk.client(&parse("", "select id, email from users where email <> $1"));
+    talk.piece = 1_000_000;
+    talk.client(&large[..10_000_000]);
+    assert!(talk.to_server.len() > 9_000_000, "it is not kept");
+    talk.client(&large[10_000_000..]).client(&[execute(""), sync()].concat());
+    assert_eq!(tags(&talk.take_server()), "PBDES");
+    talk.server(&[message(b'1', b""), message(b'2', b""), description(USERS_BINARY)].concat());
+    talk.server(&[row(&[Some(&[0, 0, 0, 1]), Some(b"ann@x.io")]), complete("SELECT 1"), ready(b'I')].concat());
+    assert_eq!(rows(&talk.take_client()), [[cell(&[0, 0, 0, 1]), cell(b"***")]]);
+}
+
+#[test]
 fn masks_nothing_when_the_policy_only_observes() {
     let mut talk = Talk::session(&format!("  mode: observe\n{MASKS}"));
     assert!(talk.fetched.is_empty());

@@ -1,6 +1,6 @@
 //! What cannot be read, and what would make later text unreadable.
 
-use super::kit::*;
+use super::{super::frontend::STATEMENT_BYTES_MAX, kit::*};
 use crate::{
     flow::Reason,
     policy::{Denied, Verdict},
@@ -102,4 +102,12 @@ fn a_session_whose_server_reads_otherwise_can_be_brought_back() {
     assert!(talk.unreadable.is_empty());
     talk.client(&query(r"select '\'"));
     assert_eq!(talk.unreadable, ["standard_conforming_strings is off"]);
+}
+
+#[test]
+fn names_the_limit_to_a_statement_that_is_too_long() {
+    let mut talk = Talk::session("");
+    talk.holds = true;
+    talk.client(&query(&"x".repeat(STATEMENT_BYTES_MAX))).decide(&refused("test/onUnreadable"));
+    assert_eq!(error_field(&talk.take_client(), b'C'), "54000");
 }
