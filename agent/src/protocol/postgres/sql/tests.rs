@@ -437,7 +437,10 @@ fn bulk_inserts_are_read() {
 fn long_lists_are_read_or_refused() {
     let list = |n: usize| format!("select 1 from t where a in ({}1)", "1,".repeat(n));
     assert!(is_readable(&list(20_000)));
-    assert!(!is_readable(&list(1_000_000)));
+    assert!(!is_readable(&list(60_000)));
+    let rows = |n: usize| format!("insert into t values {}(1)", "(1),".repeat(n));
+    assert!(is_readable(&rows(30_000)));
+    assert!(!is_readable(&format!("insert into t select {}1", "1,".repeat(60_000))));
 }
 
 #[test]

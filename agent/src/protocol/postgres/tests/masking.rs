@@ -233,7 +233,7 @@ fn reads_the_catalog_anew_behind_a_change_of_the_schema() {
     assert_eq!(talk.fetched.iter().map(|query| query.fresh).collect::<Vec<_>>(), [false, true]);
     assert_eq!(talk.take_server(), query("select id from v"));
 
-    talk.client(&[parse("", "alter table users rename email to mail"), bind("", "", &[]), execute(""), sync()].concat());
+    talk.client(&[parse("", "alter table users rename id to number"), bind("", "", &[]), execute(""), sync()].concat());
     talk.server(&[complete("SELECT 0"), ready(b'I')].concat());
     talk.client(&query("select 1"));
     assert_eq!(tags(&talk.take_server()), "PBDES");
