@@ -471,6 +471,25 @@ fn random_text_never_panics() {
 }
 
 #[test]
+fn names_of_queries_are_told() {
+    use crate::protocol::postgres::rows::Reference::{Cursor, Prepared};
+    let mentions = |sql: &str| read(sql.as_bytes()).mentions;
+    assert_eq!(mentions("prepare P as select 1").defines, Some(Prepared("p".to_owned())));
+    assert_eq!(mentions("declare c cursor for select 1").defines, Some(Cursor("c".to_owned())));
+    assert_eq!(mentions("fetch all from c").refers, Some(Cursor("c".to_owned())));
+    assert_eq!(mentions("execute p(1, 'x')").refers, Some(Prepared("p".to_owned())));
+    for sql in [
+        "execute p((select 1))",
+        "execute p(f())",
+        "fetch all from c; select 1",
+        "select 1; execute p",
+        "explain analyze execute p",
+    ] {
+        assert_eq!(mentions(sql).refers, None, "{sql}");
+    }
+}
+
+#[test]
 fn readings_are_shared_between_repetitions() {
     let text = b"select 'readings_are_shared_between_repetitions'";
     assert!(Arc::ptr_eq(&read(text).statement, &read(text).statement));

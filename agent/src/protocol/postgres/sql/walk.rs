@@ -100,11 +100,14 @@ impl<'a> Walk<'a> {
             return statements::UNKNOWN;
         };
         self.statements += 1;
-        self.findings.mentions.targets = None;
+        let mentions = &mut self.findings.mentions;
+        (mentions.targets, mentions.defines, mentions.refers) = (None, None, None);
         // The results of several statements are not told apart.
         if self.statements == 1 {
             self.findings.mentions.targets = reads::targets(answering(node));
             self.outer_stars = reads::outer_stars(node);
+            self.findings.mentions.defines = reads::defined(node);
+            self.findings.mentions.refers = reads::referred(node);
         }
         let verb = statements::verb(node);
         if verb == statements::UNKNOWN {
