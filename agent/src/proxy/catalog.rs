@@ -6,7 +6,10 @@
 use std::{
     collections::HashMap,
     net::SocketAddr,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -31,7 +34,7 @@ use crate::{
 /// The snapshots of every database that masks look at.
 #[derive(Default)]
 pub struct Catalogs {
-    known: Mutex<HashMap<Key, Arc<Mutex<Option<Snapshot>>>>>,
+    known: Mutex<HashMap<Key, Arc<Slot>>>,
 }
 
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
@@ -41,8 +44,22 @@ struct Key {
     credential: Option<Arc<str>>,
 }
 
+#[derive(Default)]
+struct Slot {
+    snapshot: Mutex<Option<Snapshot>>,
+    /// What sessions changed in the database, counted.
+    changes: Arc<AtomicU64>,
+}
+
+impl Slot {
+    fn outdate(&self) {
+        self.changes.fetch_add(1, Ordering::AcqRel);
+    }
+}
+
 struct Snapshot {
     catalog: Arc<Catalog>,
+    /// When its look-up began.
     read: Instant,
 }
 
@@ -67,21 +84,29 @@ impl Catalogs {
         let slot = {
             let mut known = self.known.lock().await;
             if known.len() >= CATALOGS_MAX && !known.contains_key(&key) {
-                known.clear();
+                known.drain().for_each(|(_, slot)| slot.outdate());
+            }
+            if query.fresh {
+                // Also for sessions that look at the database with another credential.
+                let same = |other: &&Key| other.server == key.server && other.database == key.database;
+                let slots = known.iter().filter(|(other, _)| same(other)).map(|(_, slot)| slot);
+                slots.for_each(|slot| slot.outdate());
             }
             Arc::clone(known.entry(key).or_default())
         };
         let asked = Instant::now();
-        let mut snapshot = slot.lock().await;
+        let mut snapshot = slot.snapshot.lock().await;
         if let Some(Snapshot { catalog, read }) = &*snapshot {
-            let complete = !query.fresh && query.missing.iter().all(|oid| catalog.knows(*oid));
+            let complete = !catalog.is_stale() && query.missing.iter().all(|oid| catalog.knows(*oid));
             // A snapshot that was read after we asked is the newest there is, even if an OID is still unknown to it.
             if *read > asked || (complete && read.elapsed() < KEPT) {
                 return Ok(Arc::clone(catalog));
             }
         }
-        let catalog = Arc::new(look_up(context, permit, credential, &query.database).await?);
-        *snapshot = Some(Snapshot { catalog: Arc::clone(&catalog), read: Instant::now() });
+        let (read, seen) = (Instant::now(), slot.changes.load(Ordering::Acquire));
+        let catalog = look_up(context, permit, credential, &query.database).await?;
+        let catalog = Arc::new(catalog.dated(read, Arc::clone(&slot.changes), seen));
+        *snapshot = Some(Snapshot { catalog: Arc::clone(&catalog), read });
         Ok(catalog)
     }
 }

@@ -9,6 +9,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -30,6 +31,16 @@ pub struct Catalog {
     has_opaque_casts: bool,
     /// Relations whose triggers, rules, defaults or constraints run code that cannot be seen through.
     active: HashSet<u32>,
+    /// When it was read, and of which state of the database.
+    moment: Option<Moment>,
+}
+
+#[derive(Debug)]
+struct Moment {
+    read: Instant,
+    /// Counts the changes that are known of.
+    changes: Arc<AtomicU64>,
+    seen: u64,
 }
 
 /// A table, view or composite type.
@@ -59,6 +70,9 @@ pub(super) struct Type {
     /// The type of an array's elements, a domain's base or a range's subtype.
     pub(super) inner: u32,
 }
+
+/// Others than weir's sessions change schemas as well.
+const TRUSTED: Duration = Duration::from_secs(60);
 
 type Rows = Vec<Vec<Option<Bytes>>>;
 
@@ -110,6 +124,20 @@ impl Catalog {
     #[must_use]
     pub fn knows(&self, table_oid: u32) -> bool {
         self.relations.contains_key(&table_oid)
+    }
+
+    /// Says of which moment the snapshot is: `changes` counts what sessions changed, `seen` is its value before the first question.
+    #[must_use]
+    pub fn dated(self, read: Instant, changes: Arc<AtomicU64>, seen: u64) -> Self {
+        Self { moment: Some(Moment { read, changes, seen }), ..self }
+    }
+
+    /// True when the snapshot is to be read anew before the next statement relies on it: a session changed the schema, or it is old.
+    #[must_use]
+    pub fn is_stale(&self) -> bool {
+        self.moment
+            .as_ref()
+            .is_some_and(|moment| moment.changes.load(Ordering::Acquire) != moment.seen || moment.read.elapsed() > TRUSTED)
     }
 
     pub(super) fn id(&self) -> u64 {

@@ -118,11 +118,14 @@ impl Session {
     /// Asks for a catalog that holds what this session changed, as soon as it is there for everyone to see. Within the
     /// transaction it cannot be had, and asking could wait for the transaction's own locks.
     pub(super) fn refresh(&mut self, steps: &mut Steps) -> bool {
-        let due = self.freshness.changed && self.queue.is_empty() && self.status == TransactionStatus::Idle;
+        let changed = self.freshness.changed || self.catalog.as_ref().is_some_and(|catalog| catalog.is_stale());
+        let due = changed && self.queue.is_empty() && self.status == TransactionStatus::Idle;
         if due {
+            // A catalog that is only old may have been read again for another session.
+            let fresh = self.freshness.changed;
             self.freshness = Freshness::default();
             self.fetching = true;
-            steps.push_back(Step::Fetch(CatalogQuery { database: self.database.clone(), missing: Vec::new(), fresh: true }));
+            steps.push_back(Step::Fetch(CatalogQuery { database: self.database.clone(), missing: Vec::new(), fresh }));
         }
         due
     }

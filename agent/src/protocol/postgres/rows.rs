@@ -11,6 +11,6 @@ mod scope;
 #[cfg(test)]
 mod tests;
 
-pub use mentions::{Mentions, Reads, Relabelled, Relation, Target};
+pub use mentions::{Mentions, Reads, Reference, Relabelled, Relation, Target};
 pub use plan::RowPlan;
 pub use protect::MaskSet;

@@ -20,6 +20,10 @@ pub struct Mentions {
     pub relabelled: Vec<Relabelled>,
     /// Names of joins: each stands for the rows of all that it joins.
     pub joins: BTreeSet<String>,
+    /// The message is nothing but a PREPARE or DECLARE CURSOR of this name: its mentions are those of what it names.
+    pub defines: Option<Reference>,
+    /// The message is nothing but an EXECUTE or FETCH: its results are those of what it names, and hold nothing else.
+    pub refers: Option<Reference>,
     /// Names that mean one relation wherever they occur in the message.
     pub exclusive: BTreeSet<String>,
     /// UNION, INTERSECT or EXCEPT: outputs lose their origin.
@@ -35,6 +39,13 @@ pub struct Relation {
     pub schema: Option<String>,
     pub name: String,
     pub alias: Option<String>,
+}
+
+/// Something that SQL gave a name within the session.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Reference {
+    Cursor(String),
+    Prepared(String),
 }
 
 /// What a statement changes so that a rule by name may no longer find it.

@@ -11,6 +11,10 @@ use std::{
 };
 
 use pg_query::protobuf::Token;
+use tokio::{
+    runtime::{Handle, RuntimeFlavor},
+    task::block_in_place,
+};
 
 /// Longer statements are unreadable. Bulk data of this size belongs into COPY.
 pub(super) const TEXT_BYTES_MAX: usize = 8 * 1024 * 1024;
@@ -20,8 +24,10 @@ const INLINE_BYTES_MAX: usize = 400;
 const INLINE_NESTING_MAX: u32 = 150;
 /// Deeper trees are not read. Chains of operators nest as well: `1+1+1` has depth 2.
 const NESTING_MAX: u32 = 10_000;
-/// More tokens are not read: a node of the decoded tree takes some 300 bytes.
-const TOKENS_MAX: usize = 1_000_000;
+/// More tokens are not read: a node of the decoded tree takes some 300 bytes, and a million of them take seconds.
+const TOKENS_MAX: usize = 100_000;
+/// The same for INSERT, whose rows of values are many in honest use.
+const INSERT_TOKENS_MAX: usize = 400_000;
 /// The lexer takes a run of operator characters apart in quadratic time: the squares of all runs' lengths together.
 const OPERATOR_WORK_MAX: u64 = 10_000_000;
 /// Larger texts are read one at a time, to bound memory.
@@ -50,14 +56,26 @@ pub(super) fn within_limits<T: Send>(sql: &str, parse: impl FnOnce() -> T + Send
     if operator_work(sql) > OPERATOR_WORK_MAX {
         return Err(Unfit::Unreadable("the text holds too long runs of operators".to_owned()));
     }
+    // Long work of few, one at a time: not on a worker that others wait for.
+    if sql.len() > CROWD_TOKENS_MAX { off_the_workers(|| measured(sql, parse)) } else { measured(sql, parse) }
+}
+
+/// Lets the runtime give the worker's other tasks to someone else meanwhile.
+fn off_the_workers<T>(work: impl FnOnce() -> T) -> T {
+    let is_worker = Handle::try_current().is_ok_and(|runtime| runtime.runtime_flavor() == RuntimeFlavor::MultiThread);
+    if is_worker { block_in_place(work) } else { work() }
+}
+
+fn measured<T: Send>(sql: &str, parse: impl FnOnce() -> T + Send) -> Result<T, Unfit> {
     // One token can be a whole megabyte, and a megabyte can be a million tokens: only the lexer knows.
     let crowd = (sql.len() > CROWD_TOKENS_MAX).then(|| LARGE.lock().unwrap_or_else(PoisonError::into_inner));
     let extent = Extent::of(sql).ok_or_else(|| Unfit::Unreadable("the text holds no valid tokens".to_owned()))?;
     if extent.tokens == 0 {
         return Err(Unfit::Empty);
     }
-    if extent.tokens > TOKENS_MAX {
-        return Err(Unfit::Unreadable(format!("the text holds more than {TOKENS_MAX} tokens")));
+    let tokens_max = if extent.is_insert { INSERT_TOKENS_MAX } else { TOKENS_MAX };
+    if extent.tokens > tokens_max {
+        return Err(Unfit::Unreadable(format!("the text holds more than {tokens_max} tokens")));
     }
     if extent.nesting > NESTING_MAX {
         return Err(Unfit::Unreadable(format!("the text nests deeper than {NESTING_MAX} levels")));
@@ -102,6 +120,8 @@ struct Extent {
     /// Without comments and semicolons.
     tokens: usize,
     nesting: u32,
+    /// Begins with INSERT, and holds no query.
+    is_insert: bool,
 }
 
 /// The tokens that may nest, of one open parenthesis.
@@ -122,6 +142,11 @@ impl Extent {
         let mut level = Level::default();
         let mut depth: u32 = 0;
         for token in tokens {
+            match token.token() {
+                Token::Insert if extent.tokens == 0 => extent.is_insert = true,
+                Token::Select | Token::With | Token::Union => extent.is_insert = false,
+                _ => {}
+            }
             match token.token() {
                 Token::SqlComment | Token::CComment => continue,
                 Token::Ascii59 => {

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     flow::Effect,
-    protocol::postgres::rows::{Reads, Target},
+    protocol::postgres::rows::{Reads, Reference, Target},
 };
 
 /// Everything that a part of a statement reads.
@@ -100,6 +100,24 @@ pub(super) fn targets(node: NodeRef<'_>) -> Option<Vec<Target>> {
         return None;
     }
     list.iter().map(target).collect()
+}
+
+/// The name that a statement gives to a query.
+pub(super) fn defined(node: NodeRef<'_>) -> Option<Reference> {
+    match node {
+        NodeRef::PrepareStmt(prepare) => Some(Reference::Prepared(prepare.name.clone())),
+        NodeRef::DeclareCursorStmt(declare) => Some(Reference::Cursor(declare.portalname.clone())),
+        _ => None,
+    }
+}
+
+/// The name of the query whose results a statement gives, if nothing else can be in them.
+pub(super) fn referred(node: NodeRef<'_>) -> Option<Reference> {
+    match node {
+        NodeRef::ExecuteStmt(execute) if reads_of(node) == Reads::default() => Some(Reference::Prepared(execute.name.clone())),
+        NodeRef::FetchStmt(fetch) => Some(Reference::Cursor(fetch.portalname.clone())),
+        _ => None,
+    }
 }
 
 /// Stars of the outermost list of outputs: their columns keep their origin.

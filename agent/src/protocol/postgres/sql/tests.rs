@@ -437,7 +437,10 @@ fn bulk_inserts_are_read() {
 fn long_lists_are_read_or_refused() {
     let list = |n: usize| format!("select 1 from t where a in ({}1)", "1,".repeat(n));
     assert!(is_readable(&list(20_000)));
-    assert!(!is_readable(&list(1_000_000)));
+    assert!(!is_readable(&list(60_000)));
+    let rows = |n: usize| format!("insert into t values {}(1)", "(1),".repeat(n));
+    assert!(is_readable(&rows(30_000)));
+    assert!(!is_readable(&format!("insert into t select {}1", "1,".repeat(60_000))));
 }
 
 #[test]
@@ -464,6 +467,25 @@ fn random_text_never_panics() {
         let words: Vec<&str> = (0..random.random_range(0..20)).map(|_| WORDS[random.random_range(0..WORDS.len())]).collect();
         let reading = read(words.join(" ").as_bytes());
         assert_eq!(reading.statement.readable, !reading.statement.effects.contains(Unreadable));
+    }
+}
+
+#[test]
+fn names_of_queries_are_told() {
+    use crate::protocol::postgres::rows::Reference::{Cursor, Prepared};
+    let mentions = |sql: &str| read(sql.as_bytes()).mentions;
+    assert_eq!(mentions("prepare P as select 1").defines, Some(Prepared("p".to_owned())));
+    assert_eq!(mentions("declare c cursor for select 1").defines, Some(Cursor("c".to_owned())));
+    assert_eq!(mentions("fetch all from c").refers, Some(Cursor("c".to_owned())));
+    assert_eq!(mentions("execute p(1, 'x')").refers, Some(Prepared("p".to_owned())));
+    for sql in [
+        "execute p((select 1))",
+        "execute p(f())",
+        "fetch all from c; select 1",
+        "select 1; execute p",
+        "explain analyze execute p",
+    ] {
+        assert_eq!(mentions(sql).refers, None, "{sql}");
     }
 }
 

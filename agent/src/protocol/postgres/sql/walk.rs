@@ -110,7 +110,8 @@ impl<'a> Walk<'a> {
             return statements::UNKNOWN;
         };
         self.statements += 1;
-        self.findings.mentions.targets = None;
+        let mentions = &mut self.findings.mentions;
+        (mentions.targets, mentions.defines, mentions.refers) = (None, None, None);
         // The results of several statements are not told apart.
         if self.statements == 1 {
             self.findings.mentions.targets = reads::targets(answering(node));
@@ -118,6 +119,8 @@ impl<'a> Walk<'a> {
                 NodeRef::CopyStmt(_) => Vec::new(),
                 node => reads::outer_stars(answering(node)),
             };
+            self.findings.mentions.defines = reads::defined(node);
+            self.findings.mentions.refers = reads::referred(node);
         }
         let verb = statements::verb(node);
         if verb == statements::UNKNOWN {

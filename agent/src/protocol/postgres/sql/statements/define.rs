@@ -72,10 +72,6 @@ fn relations<'a>(walk: &mut Walk<'a>, node: N<'a>) -> bool {
         }
         N::ViewStmt(view) => {
             walk.effects(&[Create]);
-            // Until its new query is known, the old one tells what its columns hold.
-            if let Some(query) = view.query.as_deref().and_then(node_of).filter(|_| view.replace) {
-                walk.store(query);
-            }
             write_and_descend(walk, node, None, view.view.as_ref(), ObjectKind::View);
         }
         N::IndexStmt(index) => {
