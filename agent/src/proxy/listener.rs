@@ -9,7 +9,7 @@ use tokio::{
 };
 use tracing::{Instrument, debug, info_span, warn};
 
-use super::{Context, connect::reset_on_close, lanes, session::serve};
+use super::{Context, connect::reset_on_close, session::serve};
 use crate::flow::{PeerAddr, canonical};
 
 /// Accepts until the drain starts; every connection becomes a task of its own.
@@ -36,19 +36,14 @@ fn admit(context: &Arc<Context>, stream: TcpStream, peer: PeerAddr, slots: &Arc<
     };
     let context = Arc::clone(context);
     let span = info_span!("connection", peer = %peer.0);
-    let session = move |stream| {
-        let task = async move {
-            if let Err(error) = serve(&context, stream, peer).await {
-                debug!(%error, "refused");
-                context.sessions.refused();
-            }
-            drop(slot);
-        };
-        task.instrument(span)
+    let task = async move {
+        if let Err(error) = serve(&context, stream, peer).await {
+            debug!(%error, "refused");
+            context.sessions.refused();
+        }
+        drop(slot);
     };
-    if let Err(error) = lanes::spawn(stream, session) {
-        warn!(peer = %peer.0, %error, "refused: no thread to serve it");
-    }
+    tokio::spawn(task.instrument(span));
 }
 
 /// Out of descriptors or memory, most likely: others must be able to finish first.

@@ -2,7 +2,6 @@
 //!
 //! May use everything but `app`, `control` and `cli`. Start at [`session::serve`].
 
-mod lanes;
 pub mod listener;
 pub mod resolve;
 pub mod session;
