@@ -164,6 +164,8 @@ pub struct HttpRequest {
     pub path: String,
     /// Path percent-decoded once, without parameters (`;x`), with dot segments and empty segments resolved: what rules match on besides `path`.
     pub path_normal: String,
+    /// What servers make of it that decode more than once or trim names; `None`: the same.
+    pub path_lenient: Option<String>,
     pub query: Option<String>,
     /// Names in lower case; the client's credentials for the injected place were already taken out.
     pub headers: Vec<(String, Bytes)>,

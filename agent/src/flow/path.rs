@@ -32,6 +32,60 @@ pub fn normal(path: &str) -> String {
     normal
 }
 
+/// As the most careless of servers reads it: decoded until nothing is left to decode (`%uXXXX` too), cut at a zero byte, without
+/// dots and spaces at the end of a segment. `None` when that is what [`normal`] says.
+pub fn lenient(path: &str) -> Option<String> {
+    if !path.starts_with('/') {
+        return None;
+    }
+    let mut decoded = path.as_bytes().to_vec();
+    for _ in 0..DECODINGS_MAX {
+        let again = decode(&decode_wide(&decoded));
+        if again == decoded {
+            break;
+        }
+        decoded = again;
+    }
+    let until_zero = decoded.split(|byte| *byte == 0).next().unwrap_or_default();
+    let text = String::from_utf8_lossy(until_zero);
+    let segments = text.split(['/', '\\']).map(|segment| {
+        let name = segment.split(';').next().unwrap_or_default();
+        let trimmed = name.trim_end_matches(['.', ' ']);
+        // `.` and `..` themselves are no names with dots at their end.
+        if trimmed.is_empty() { name.trim_end_matches(' ') } else { trimmed }
+    });
+    // What is left of percent signs stands for itself: it must not be decoded once more.
+    let plain = segments.collect::<Vec<_>>().join("/").replace('%', "%25");
+    let lenient = normal(&plain);
+    (lenient != normal(path)).then_some(lenient)
+}
+
+/// Decodes `%uXXXX`, as some servers of old do.
+fn decode_wide(text: &[u8]) -> Vec<u8> {
+    let mut decoded = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((&byte, tail)) = rest.split_first() {
+        let digits = match (byte, tail) {
+            (b'%', [b'u' | b'U', digits @ ..]) => digits.get(..4).and_then(|digits| str::from_utf8(digits).ok()),
+            _ => None,
+        };
+        match digits.and_then(|digits| u32::from_str_radix(digits, 16).ok()).and_then(char::from_u32) {
+            Some(character) => {
+                decoded.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes());
+                rest = tail.get(5..).unwrap_or_default();
+            }
+            None => {
+                decoded.push(byte);
+                rest = tail;
+            }
+        }
+    }
+    decoded
+}
+
+/// Layers of encoding that are taken off; what has more of them is read as if it had these.
+const DECODINGS_MAX: usize = 5;
+
 /// Percent-decodes once (RFC 3986, 2.1). A percent sign without two digits stands for itself.
 pub fn decode(text: &[u8]) -> Vec<u8> {
     let mut decoded = Vec::with_capacity(text.len());
@@ -75,6 +129,17 @@ mod tests {
             "/;x/a/b",
         ] {
             assert_eq!(normal(path), "/a/b", "{path}");
+        }
+    }
+
+    #[test]
+    fn the_most_careless_reading_sees_through_layers() {
+        for path in ["/%2561/b", "/%252561/b", "/a%00x/b", "/a./b", "/a%20/b", "/%u0061/b", "/a%2e%20/b", "/x/%252e%252e/a/b"] {
+            let read = lenient(path).unwrap_or_else(|| panic!("{path} is read as it stands"));
+            assert!(read == "/a/b" || (path.contains("%00") && read == "/a"), "{path}: {read}");
+        }
+        for path in ["/a/b", "/a/b/", "/a/../b", "/a;x/b", "/v1.2/b", "/100%/b", "*"] {
+            assert_eq!(lenient(path), None, "{path}");
         }
     }
 

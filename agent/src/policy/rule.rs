@@ -135,10 +135,11 @@ impl HttpMatcher {
             && self.headers.iter().all(|(name, pattern)| header_matches(request, name, pattern, allow))
     }
 
-    /// The server may resolve the path or not: a deny takes either reading, an allow needs both.
+    /// The server may resolve the path or not, and decode it more than once: a deny takes any reading, an allow needs all.
     fn paths_match(&self, request: &HttpRequest, allow: bool) -> bool {
         let (raw, normal) = (any(&self.paths, &request.path), any(&self.paths, &request.path_normal));
-        if allow { raw && normal } else { raw || normal }
+        let lenient = request.path_lenient.as_ref().map_or(normal, |path| any(&self.paths, path));
+        if allow { raw && normal && lenient } else { raw || normal || lenient }
     }
 }
 

@@ -122,13 +122,31 @@ fn allows_a_path_only_if_both_readings_match() {
     assert!(denied(&set, &http("GET", "/v1/a/b", &[])).is_none());
     assert!(denied(&set, &http("GET", "/v1/../admin", &[])).is_some());
     assert!(denied(&set, &http("GET", "/x/../v1/a", &[])).is_some());
+    assert!(denied(&set, &http("GET", "/v1/..;/admin", &[])).is_some());
+    assert!(denied(&set, &http("GET", "/v1/%252e%252e/admin", &[])).is_some());
+    assert!(denied(&set, &http("GET", "/V1/a", &[])).is_some());
     assert!(denied(&set, &http("POST", "/v1/a", &[])).is_some());
 }
 
 #[test]
 fn denies_a_path_if_either_reading_matches() {
     let set = set(&["rules: [{name: r, deny: {paths: ['/admin/**']}}]"]);
-    for path in ["/admin/x", "/admin", "/a/../admin/x", "/%61dmin/x", "//admin//x", "/admin/../x"] {
+    for path in [
+        "/admin/x",
+        "/admin",
+        "/a/../admin/x",
+        "/%61dmin/x",
+        "//admin//x",
+        "/admin/../x",
+        "/ADMIN/x",
+        "/admin;x=1/y",
+        "/x/..;/admin/y",
+        "/%2561dmin/y",
+        "/admin%00/y",
+        "/admin./y",
+        "/admin%20/y",
+        "/%u0061dmin/y",
+    ] {
         assert!(denied(&set, &http("GET", path, &[])).is_some(), "{path}");
     }
     assert!(denied(&set, &http("GET", "/administrator", &[])).is_none());

@@ -225,7 +225,8 @@ fn paths(reporter: &Reporter<'_>, node: &Node, action: Action) -> Vec<Pattern> {
         );
         return Vec::new();
     }
-    let reading = Reading { path: true, ..Reading::default() };
+    // Some servers do not tell cases apart: a deny must not be dodged by them, an allow not be widened.
+    let reading = Reading { path: true, fold: action != Action::Allow };
     let bare = written.strip_suffix("/**").filter(|bare| action != Action::Allow && !bare.is_empty());
     [Some(written), bare].into_iter().flatten().filter_map(|text| pattern(reporter, node, text, reading)).collect()
 }

@@ -170,6 +170,7 @@ pub(in crate::policy) fn request(method: &str, host: &str, target: &str, headers
         host: host.to_owned(),
         path: path.to_owned(),
         path_normal: path::normal(path),
+        path_lenient: path::lenient(path),
         query,
         headers,
     }

@@ -129,6 +129,7 @@ pub(super) fn request(parts: &Parts, host: String, query: Option<&str>) -> HttpR
         host,
         path: path.to_owned(),
         path_normal: path::normal(path),
+        path_lenient: path::lenient(path),
         query: query.map(str::to_owned),
         headers: headers.map(|(name, value)| (name.as_str().to_owned(), Bytes::copy_from_slice(value.as_bytes()))).collect(),
     }
