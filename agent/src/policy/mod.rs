@@ -29,7 +29,6 @@ pub(crate) mod testkit;
 #[cfg(test)]
 mod tests;
 pub mod verdict;
-pub mod watch;
 
 pub use verdict::{Allowed, Denied, Permit, Verdict};
 

@@ -30,7 +30,6 @@ const LAYERS: &[Layer] = &[
     // What a masked value becomes is a word of the policy language.
     Layer { prefix: "mask", may_use: &["flow", "policy::object::MaskWith"], must_not_say: NO_IO },
     Layer { prefix: "policy", may_use: &["flow"], must_not_say: NO_IO },
-    Layer { prefix: "policy/watch.rs", may_use: &["flow"], must_not_say: NO_SOCKETS },
     Layer { prefix: "protocol", may_use: &["credential", "flow", "mask", "policy"], must_not_say: NO_SOCKETS },
     Layer {
         prefix: "protocol/http",
@@ -180,7 +179,6 @@ mod tests {
     fn takes_what_the_table_allows() {
         assert_eq!(findings("agent/src/journal/mod.rs", "use crate::{flow::Flow, mask::{Masked, Scrubber}, journal::Event};"), 0);
         assert_eq!(findings("agent/src/protocol/http/mod.rs", "use crate::judge::Judge;"), 0);
-        assert_eq!(findings("agent/src/policy/watch.rs", "use tokio::sync::watch;"), 0);
         assert_eq!(findings("agent/src/mask/mod.rs", "#[cfg(test)]\nmod tests { use crate::journal::X; }"), 0);
         assert_eq!(findings("agent/src/cli/run.rs", "use crate::proxy::X;"), 0);
     }

@@ -433,9 +433,9 @@ fn a_failed_reload_leaves_the_last_good_set() {
     let paths = [path.clone()];
     let first = super::load(&paths, &read, 7).unwrap().set;
     std::fs::write(&path, "kind: Policy\n").unwrap();
-    assert!(crate::policy::watch::reload(&first, &paths, &read).is_err());
+    assert!(super::load(&paths, &read, first.generation + 1).is_err());
     assert_eq!((first.generation, first.upstreams.len()), (7, 1));
     std::fs::write(&path, format!("{UPSTREAM}# changed\n")).unwrap();
-    let second = crate::policy::watch::reload(&first, &paths, &read).unwrap().set;
+    let second = super::load(&paths, &read, first.generation + 1).unwrap().set;
     assert!(second.generation == 8 && second.digest != first.digest);
 }
