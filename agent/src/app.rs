@@ -25,7 +25,7 @@ use crate::{
     drain::{self, DRAIN_TIMEOUT, Drainer},
     intercept::{
         Designators, HEARTBEAT_PERIOD, Identities, InterceptConfig, InterceptError, Interceptor, OBJECT, Origins, Selector,
-        cgroup_id, cgroup2_root,
+        cgroup_id, cgroup2_root, is_populated,
     },
     journal::{CommitterHandle, Event, Journal, JournalConfig, JournalError, Record},
     judge::Judge,
@@ -434,11 +434,6 @@ fn kernel_selector(selector: &crate::policy::object::WorkloadSelector) -> Option
 /// The kernel programs that this binary carries, by hash: what an investigator compares with the manifest.
 fn object_sha256() -> String {
     Sha256::digest(OBJECT).iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn is_populated(cgroup: &Path) -> bool {
-    let events = std::fs::read_to_string(cgroup.join("cgroup.events"));
-    events.is_ok_and(|events| events.lines().any(|line| line == "populated 1"))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -131,6 +131,13 @@ impl SessionJudge {
         (permit.generation() != self.first).then(|| permit.clone())
     }
 
+    /// The permit of the last verdict, if it is of another generation than this one.
+    #[must_use]
+    pub fn renewed_since(&self, generation: u64) -> Option<Permit> {
+        let permit = self.permit.lock().unwrap_or_else(PoisonError::into_inner);
+        (permit.generation() != generation).then(|| permit.clone())
+    }
+
     /// A reload since the last request re-admits the flow first: a session does not outlive its permission.
     fn verdict(&self, request: &Request) -> Verdict {
         let policies = self.judge.policies.load();

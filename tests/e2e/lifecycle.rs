@@ -3,9 +3,38 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use e2e::{Agent, Scene};
+use e2e::{Agent, Client, Scene, wait_until};
 
 use crate::{ensure_contains, ensure_lacks};
+
+/// A command of `weir run` lives on when the agent that it runs under is replaced: it must not get the open network.
+#[test]
+fn a_command_of_run_stays_covered_when_the_agent_is_replaced() -> Result<()> {
+    let scene = Scene::with_postgres()?;
+    let policies = scene.postgres_policy("").replace(&scene.selector(), "{name: me}");
+    let mut agent = scene.agent(&policies)?;
+    let (go, done) = (scene.scratch.join("go"), scene.scratch.join("done"));
+    let script = format!(
+        "touch {}; while ! test -e {}; do sleep 0.05; done; psql -XAtw -d 'host=127.0.0.5 port={} dbname=app user=nobody' -c 'select 1'",
+        done.display(),
+        go.display(),
+        scene.db()?.port()
+    );
+    let control = scene.places.control();
+    let mut words: Vec<std::ffi::OsString> = vec![e2e::weir_binary()?.into(), "run".into(), "--name".into(), "me".into()];
+    words.extend(["--control".into(), control.into(), "--".into(), "sh".into(), "-c".into(), script.into()]);
+    let mut client =
+        Client::new(words).env("WEIR_RUNTIME_DIR", &scene.places.runtime).start(&scene.scratch.join("client.log"))?;
+    wait_until("the command runs", Duration::from_secs(20), || done.exists())?;
+    agent.kill()?;
+    let _next = scene.agent(&policies)?;
+    std::fs::write(&go, "")?;
+    client.wait(Duration::from_secs(30))?;
+    let log = client.log();
+    ensure!(log.contains("no policy names this workload") || log.contains("refused"), "{log}");
+    ensure!(!log.contains("no password supplied"), "it reached the server itself: {log}");
+    Ok(())
+}
 
 #[test]
 fn a_killed_agent_leaves_the_workload_refused_and_the_next_one_takes_over() -> Result<()> {

@@ -102,11 +102,28 @@ fn a_good_file_takes_effect_on_reload_and_on_hang_up() -> Result<()> {
 #[test]
 fn a_new_policy_judges_sessions_that_are_open() -> Result<()> {
     let scene = Scene::with_postgres()?;
+    let told = across_a_reload(&scene, NO_DROP, "drop table x", "kinds(until_ready(link))")?;
+    ensure!(told == "EZ", "{told}");
+    ensure!(scene.db()?.admin("select count(*) from x")? == "1");
+    Ok(())
+}
+
+#[test]
+fn a_session_does_not_go_on_under_other_masks_than_it_began_with() -> Result<()> {
+    let scene = Scene::with_postgres()?;
+    let masked = "  mask:\n    - {name: pii, columns: [\"public.users.email\"], with: redact}\n";
+    let told = across_a_reload(&scene, masked, "select email from users", "rest(link)")?;
+    ensure_contains(&told, "connect again")?;
+    ensure_lacks(&told, "@")
+}
+
+/// Logs in without rules or masks, reloads with these, asks, and gives what `shown` makes of the answer.
+fn across_a_reload(scene: &Scene, then: &str, asked: &str, shown: &str) -> Result<String> {
     let agent = scene.agent(&scene.postgres_policy(""))?;
     let (go, done) = (scene.scratch.join("go"), scene.scratch.join("done"));
     let program = format!(
         "{}\nimport os\nlink = login()\nopen('{}', 'w').close()\nwhile not os.path.exists('{}'):\n    time.sleep(0.02)\n\
-         link.sendall(query('drop table x'))\nprint(kinds(until_ready(link)))",
+         link.sendall(query('{asked}'))\nprint({shown})",
         include_str!("pg.py"),
         done.display(),
         go.display(),
@@ -115,13 +132,11 @@ fn a_new_policy_judges_sessions_that_are_open() -> Result<()> {
     let mut client =
         scene.client(["/usr/bin/python3", "-c", &program, "127.0.0.5", &port]).start(&scene.scratch.join("client.log"))?;
     wait_until("the client is logged in", std::time::Duration::from_secs(20), || done.exists())?;
-    scene.write_policies(&scene.postgres_policy(NO_DROP))?;
+    scene.write_policies(&scene.postgres_policy(then))?;
     agent.reload()?.require_success()?;
     fs::write(&go, "")?;
     client.wait(std::time::Duration::from_secs(20))?;
-    ensure!(client.log().trim() == "EZ", "{}", client.log());
-    ensure!(scene.db()?.admin("select count(*) from x")? == "1");
-    Ok(())
+    Ok(client.log().trim().to_owned())
 }
 
 #[test]

@@ -96,6 +96,19 @@ fn a_socket_made_outside_is_not_handed_down() -> Result<()> {
 }
 
 #[test]
+fn a_standard_stream_that_could_be_connected_is_refused() -> Result<()> {
+    let scene = Scene::with_postgres()?;
+    let command = run(&scene, &scene.postgres_policy(""), &["true"])?;
+    let outer = "import os, socket, sys\n\
+        kept = socket.socket()\n\
+        os.dup2(kept.fileno(), 0)\n\
+        os.execvp(sys.argv[1], sys.argv[1:])\n";
+    let seen = command.inside(["python3", "-c", outer]).run()?;
+    ensure!(seen.status.code() == Some(2), "{}", seen.all());
+    ensure_contains(&seen.stderr, "standard input is a socket that is not connected")
+}
+
+#[test]
 fn two_runs_at_once_keep_two_journals() -> Result<()> {
     let scene = Scene::with_postgres()?;
     let state = scene.scratch.directory("state")?;

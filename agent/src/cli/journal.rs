@@ -11,9 +11,9 @@ use std::path::PathBuf;
 use clap::Subcommand;
 
 use super::{Exit, output};
-use crate::journal::{
-    DEFAULT_DIRECTORY,
-    read::{Problem, Walk},
+use crate::{
+    config::state_dir,
+    journal::read::{Problem, Walk},
 };
 
 #[derive(Debug, clap::Args)]
@@ -35,8 +35,8 @@ enum Command {
 /// What every reader of a journal is told.
 #[derive(Debug, clap::Args)]
 struct Source {
-    /// Directory of the journal
-    #[arg(long, value_name = "DIR", default_value = DEFAULT_DIRECTORY)]
+    /// Directory of the journal [default: journal below $WEIR_STATE_DIR or /var/lib/weir]
+    #[arg(long, value_name = "DIR", default_value_os_t = state_dir().join("journal"), hide_default_value = true)]
     journal: PathBuf,
     /// Print JSON
     #[arg(long)]

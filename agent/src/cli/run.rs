@@ -3,14 +3,20 @@
 use std::{
     ffi::OsString,
     fs, io,
-    os::unix::process::CommandExt,
+    os::{
+        fd::{AsFd, BorrowedFd},
+        unix::process::CommandExt,
+    },
     path::{Path, PathBuf},
     process::{self, ExitStatus},
     sync::Arc,
     time::Duration,
 };
 
-use rustix::process::{Pid, Resource, Rlimit, Signal, geteuid, getrlimit, kill_process, setrlimit};
+use rustix::{
+    net::{AddressFamily, getpeername, sockopt},
+    process::{Pid, Resource, Rlimit, Signal, geteuid, getrlimit, kill_process, setrlimit},
+};
 use tokio::{
     process::{Child, Command},
     signal::unix::{SignalKind, signal},
@@ -305,12 +311,28 @@ pub fn enter(args: EnterArgs) -> Exit {
         return fail(Exit::Host, format!("run: restore the limit of core files: {error}"));
     }
     keep_out_inherited_sockets();
+    if let Some(stream) = unconnected_standard_stream() {
+        let message =
+            format!("run: standard {stream} is a socket that is not connected: connected by the command, it would pass weir by");
+        return fail(Exit::Usage, message);
+    }
     let Some((program, arguments)) = args.command.split_first() else {
         return fail(Exit::Usage, "run: no command");
     };
     let error = process::Command::new(program).args(arguments).exec();
     let code = if error.kind() == io::ErrorKind::NotFound { NOT_FOUND } else { NOT_EXECUTABLE };
     fail(Exit::Code(code), format!("run: {}: {error}", program.to_string_lossy()))
+}
+
+/// The standard stream, if any, that is an internet socket without a peer.
+fn unconnected_standard_stream() -> Option<&'static str> {
+    let is_loose = |fd: BorrowedFd<'_>| {
+        let internet = [AddressFamily::INET, AddressFamily::INET6];
+        sockopt::socket_domain(fd).is_ok_and(|family| internet.contains(&family)) && getpeername(fd).is_err()
+    };
+    let (input, output, error) = (io::stdin(), io::stdout(), io::stderr());
+    let streams = [("input", input.as_fd()), ("output", output.as_fd()), ("error", error.as_fd())];
+    streams.into_iter().find(|(_, fd)| is_loose(*fd)).map(|(name, _)| name)
 }
 
 /// A socket that was made outside belongs to the outside for the kernel programs on this run's own cgroup: the command could

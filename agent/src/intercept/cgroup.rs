@@ -61,6 +61,13 @@ fn unescape(word: &[u8]) -> Vec<u8> {
     bytes
 }
 
+/// True while a process lives in the cgroup or below it.
+#[must_use]
+pub fn is_populated(cgroup: &Path) -> bool {
+    let events = std::fs::read_to_string(cgroup.join("cgroup.events"));
+    events.is_ok_and(|events| events.lines().any(|line| line == "populated 1"))
+}
+
 /// The id that the kernel gives to a cgroup: the inode number of its directory.
 ///
 /// # Errors

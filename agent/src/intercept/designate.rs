@@ -7,7 +7,7 @@
 //! Between the birth of a cgroup and its designation lies a fraction of a millisecond. Where that matters, select the slice above.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     fs, io,
     mem::MaybeUninit,
     os::fd::OwnedFd,
@@ -33,6 +33,8 @@ const DIRECTORIES_MAX: usize = 64 * 1024;
 const WATCHES_MAX: usize = 4 * 1024;
 /// The kernel looks no deeper.
 const DEPTH_MAX: usize = ANCESTORS_MAX as usize;
+/// Designated by `weir run`, not by a policy. The programs look at other bits only; the next agent looks at this one.
+const REGISTERED: u32 = Designation::DESIGNATED | 0x100;
 const SCAN_PERIOD: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
 const EVENTS_BYTES: usize = 64 * 1024;
 
@@ -130,7 +132,8 @@ impl Designator {
     }
 
     fn scan(&self) -> Scan {
-        let registered = self.registered.keys().map(|id| (*id, Designation::DESIGNATED));
+        let registered = self.registered.keys().map(|id| (*id, REGISTERED));
+        let orphans = self.orphans();
         let mut scan = Scan { wanted: registered.collect(), directories: Vec::new() };
         let mut stack = vec![self.top.clone()];
         while let Some(directory) = stack.pop() {
@@ -142,11 +145,19 @@ impl Designator {
                 break;
             }
             self.enter(&directory, &mut scan);
+            keep_orphan(&directory, &orphans, &mut scan);
             stack.extend(children(&directory));
             scan.directories.push(directory);
         }
         self.exempt_own(&mut scan);
         scan
+    }
+
+    /// Cgroups that were registered with an agent before, or whose `weir run` is gone. No selector names them; while a process of
+    /// theirs lives, it must not get the open network.
+    fn orphans(&self) -> HashSet<u64> {
+        let registered = self.current.iter().filter(|(_, flags)| **flags == REGISTERED).map(|(id, _)| *id);
+        registered.filter(|id| !self.registered.contains_key(id)).collect()
     }
 
     fn enter(&self, directory: &Path, scan: &mut Scan) {
@@ -202,6 +213,18 @@ impl Selector {
             Self::Name(_) => false,
             Self::Unit(unit) => path.rsplit('/').next().is_some_and(|last| last.strip_prefix('_').unwrap_or(last) == unit),
         }
+    }
+}
+
+fn keep_orphan(directory: &Path, orphans: &HashSet<u64>, scan: &mut Scan) {
+    if orphans.is_empty() {
+        return;
+    }
+    if let Ok(id) = cgroup::cgroup_id(directory)
+        && orphans.contains(&id)
+        && cgroup::is_populated(directory)
+    {
+        scan.wanted.insert(id, REGISTERED);
     }
 }
 

@@ -28,7 +28,7 @@ mod probe;
 mod programs;
 mod workload;
 
-pub use cgroup::{cgroup_id, cgroup2_root};
+pub use cgroup::{cgroup_id, cgroup2_root, is_populated};
 pub use designate::{Designator, Designators, Selector};
 pub use error::InterceptError;
 pub use interceptor::{Cgroups, HEARTBEAT_PERIOD, HEARTBEAT_TTL, InterceptConfig, Interceptor, Stats};

@@ -250,8 +250,6 @@ fn prepare(directory: &Path) -> Result<(), (&'static str, std::io::Error)> {
     Ok(())
 }
 
-/// Where `weir agent` writes unless told otherwise.
-pub const DEFAULT_DIRECTORY: &str = "/var/lib/weir/journal";
 /// Default size of a segment.
 pub const SEGMENT_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// How long closing waits for the disk.

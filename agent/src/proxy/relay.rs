@@ -50,6 +50,8 @@ pub(super) struct Relay<'a> {
     last_activity: Instant,
     closing: Option<Reason>,
     first_eof: Option<Reason>,
+    /// Of the policies that were compared last with those at the beginning.
+    generation: u64,
 }
 
 type Barrier = Pin<Box<dyn Future<Output = Result<(), JournalError>> + Send + Sync>>;
@@ -64,6 +66,7 @@ impl<'a> Relay<'a> {
         downstream: Stream,
     ) -> Self {
         Self {
+            generation: permit.generation(),
             deadline: Box::pin(sleep(context.limits.handshake_timeout)),
             context,
             permit,
@@ -146,6 +149,7 @@ impl<'a> Relay<'a> {
                     let judged = self.judge.decide(&request).map_err(|error| journal_failure(&error))?;
                     self.listed.session.asked(matches!(judged.verdict, Verdict::Allow(_)));
                     self.clock.start(judged.number);
+                    self.follow_reload()?;
                     let answer = self.conversation.decided(&judged.verdict, judged.number);
                     // Also for denials: the record of an attempt is as durable as the record of an act.
                     if let Some(ticket) = judged.barrier() {
@@ -181,6 +185,17 @@ impl<'a> Relay<'a> {
             };
         }
         Ok(())
+    }
+
+    /// A conversation keeps its masks for the whole session: it cannot go on under others.
+    fn follow_reload(&mut self) -> Result<(), Failure> {
+        let Some(permit) = self.judge.renewed_since(self.generation) else { return Ok(()) };
+        self.generation = permit.generation();
+        let masks = |permit: &Permit| permit.masks().map(|mask| format!("{mask:?}")).collect::<Vec<_>>();
+        if masks(&permit) == masks(&self.permit) {
+            return Ok(());
+        }
+        Err(Failure::new(Reason::Drained, "the policies' masks have changed since this session began: connect again"))
     }
 
     async fn dial(&mut self) -> Result<Option<Step>, Failure> {

@@ -94,9 +94,25 @@ fn a_registered_cgroup_needs_no_selector() {
     let tree = Tree::with(&["run-1"]);
     let mut designator = tree.designator(Vec::new());
     designator.register("demo".into(), tree.id("run-1"));
-    assert_eq!(settle(&mut designator).designate, tree.designated(&["run-1"]));
+    assert_eq!(settle(&mut designator).designate, [(tree.id("run-1"), REGISTERED)]);
     assert_eq!(designator.name(tree.id("run-1")).as_deref(), Some("demo"));
     designator.unregister(tree.id("run-1"));
+    assert_eq!(settle(&mut designator).undesignate, [tree.id("run-1")]);
+}
+
+#[test]
+fn what_an_agent_before_registered_stays_while_a_process_of_it_lives() {
+    let tree = Tree::with(&["run-1", "run-2"]);
+    let before = vec![(tree.id("run-1"), REGISTERED), (tree.id("run-2"), REGISTERED)];
+    let events = |name: &str, populated: u8| {
+        fs::write(tree.0.path().join(name).join("cgroup.events"), format!("populated {populated}\nfrozen 0\n")).unwrap();
+    };
+    events("run-1", 1);
+    events("run-2", 0);
+    let mut designator = Designator::new(tree.0.path().into(), tree.0.path().into(), before);
+    designator.select(vec![glob("/other")]);
+    assert_eq!(settle(&mut designator).undesignate, [tree.id("run-2")]);
+    events("run-1", 0);
     assert_eq!(settle(&mut designator).undesignate, [tree.id("run-1")]);
 }
 

@@ -95,7 +95,9 @@ impl Session {
         if reading.verbs.iter().any(|verb| verb.copy_out) && self.outputs_masked(Some(mentions)) {
             return Obstacle::CopiesOut;
         }
-        let launders = self.catalog.as_ref().is_none_or(|catalog| masks.launders(mentions, catalog));
+        // What was redefined in this transaction may read anything: nothing of it can be stored.
+        let unknown = self.is_redefined() && !mentions.stored.is_nothing();
+        let launders = unknown || self.catalog.as_ref().is_none_or(|catalog| masks.launders(mentions, catalog));
         if !masks.is_empty() && launders { Obstacle::CopiesElsewhere } else { Obstacle::Nothing }
     }
 

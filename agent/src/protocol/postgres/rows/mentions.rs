@@ -83,6 +83,14 @@ pub struct Reads {
     pub opaque: bool,
 }
 
+impl Reads {
+    /// True when nothing is read at all.
+    #[must_use]
+    pub fn is_nothing(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 impl Mentions {
     /// Of text that could not be read: it may refer to anything.
     #[must_use]

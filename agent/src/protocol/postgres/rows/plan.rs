@@ -9,7 +9,7 @@ use super::{
     scope::Scope,
 };
 use crate::{
-    mask::cell::{CellType, replacement},
+    mask::cell::{CellType, carries_text, replacement},
     policy::object::MaskWith,
     protocol::postgres::catalog::Catalog,
 };
@@ -184,7 +184,10 @@ impl<'a> Planner<'a> {
             (table, attribute) => self.of_origin(table, attribute),
         };
         let candidates = [of_row(), by_source, self.of_name(field)];
-        candidates.into_iter().flatten().max_by(|a, b| a.with.cmp(&b.with))
+        let strongest = candidates.into_iter().flatten().max_by(|a, b| a.with.cmp(&b.with))?;
+        // A number or a truth that was computed has no honest replacement: 0 would be believed.
+        let is_computed = field.table_oid == 0 && !carries_text(field.type_oid);
+        Some(if is_computed { Protection { with: MaskWith::Null, ..strongest } } else { strongest })
     }
 
     fn whole(&self) -> Option<Protection> {

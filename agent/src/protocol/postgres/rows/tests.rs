@@ -352,6 +352,8 @@ fn launders_what_is_stored_elsewhere() {
         "alter table users set schema other",
         "alter schema public rename to other",
         "alter table kids no inherit users",
+        "alter table users inherit par",
+        "alter table pt attach partition users for values from (0) to (100)",
         "create rule r as on insert to users do also notify x",
         "create trigger g after insert on users for each row execute function now()",
         "create policy p on users using (true)",

@@ -289,6 +289,8 @@ fn update_without_where_has_none() {
     assert!(statement("explain delete from t").has_where);
     assert!(statement("insert into t values (1) on conflict (a) do update set b = 1").has_where);
     assert!(!statement("insert into t select * from t on conflict (a) do update set b = 1").has_where);
+    assert!(!statement("insert into t values (generate_series(1, 9)) on conflict (a) do update set b = 1").has_where);
+    assert!(!statement("insert into t values (unnest(array(select a from t))) on conflict (a) do update set b = 1").has_where);
     assert!(statement("insert into t select * from s where c = 1 on conflict (a) do update set b = 1").has_where);
 }
 

@@ -92,8 +92,9 @@ fn relations<'a>(walk: &mut Walk<'a>, node: N<'a>) -> bool {
 /// What takes a table or column from the rules that name it or its parent.
 fn relabels(walk: &mut Walk<'_>, alter: &AlterTableStmt, command: &AlterTableCmd) {
     match command.subtype() {
-        AlterTableType::AtDropInherit => walk.relabel(alter.relation.as_ref(), None),
-        AlterTableType::AtDetachPartition | AlterTableType::AtDetachPartitionFinalize => {
+        // A new parent shows its children's rows under a name that no rule may know.
+        AlterTableType::AtAddInherit | AlterTableType::AtDropInherit => walk.relabel(alter.relation.as_ref(), None),
+        AlterTableType::AtAttachPartition | AlterTableType::AtDetachPartition | AlterTableType::AtDetachPartitionFinalize => {
             if let Some(N::PartitionCmd(partition)) = command.def.as_deref().and_then(node_of) {
                 walk.relabel(partition.name.as_ref(), None);
             }

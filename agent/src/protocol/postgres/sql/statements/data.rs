@@ -2,11 +2,11 @@
 
 use pg_query::{
     NodeRef as N,
-    protobuf::{CmdType, CopyStmt, InsertStmt, MergeStmt, OnConflictAction, SetOperation},
+    protobuf::{CmdType, CopyStmt, InsertStmt, MergeStmt, OnConflictAction, SelectStmt, SetOperation},
 };
 
 use super::{
-    super::{nodes::node_of, walk::Walk},
+    super::{nodes::node_of, reads::reads_of, walk::Walk},
     objects::{write_all_and_descend, write_and_descend},
 };
 use crate::flow::{
@@ -89,6 +89,12 @@ pub(super) fn judge<'a>(walk: &mut Walk<'a>, node: N<'a>) -> bool {
     true
 }
 
+/// Rows that are written out. A function among them may return many rows more.
+fn is_plain_values(query: &SelectStmt) -> bool {
+    let reads = reads_of(N::SelectStmt(query));
+    !query.values_lists.is_empty() && reads.functions.is_empty() && !reads.sublinks
+}
+
 fn insert<'a>(walk: &mut Walk<'a>, node: N<'a>, insert: &'a InsertStmt) {
     walk.effects(&[Insert]);
     if insert.on_conflict_clause.as_ref().is_some_and(|clause| clause.action() == OnConflictAction::OnconflictUpdate) {
@@ -96,7 +102,7 @@ fn insert<'a>(walk: &mut Walk<'a>, node: N<'a>, insert: &'a InsertStmt) {
         // Rows that are given one by one are met by their keys; a query may meet them all.
         let clause = insert.on_conflict_clause.as_ref().and_then(|clause| clause.where_clause.as_deref());
         if let Some(N::SelectStmt(query)) = insert.select_stmt.as_deref().and_then(node_of)
-            && query.values_lists.is_empty()
+            && !is_plain_values(query)
         {
             walk.condition(clause.or(query.where_clause.as_deref()));
         } else if clause.is_some() {
