@@ -74,6 +74,10 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let stage = stage::Stage::set(!args.without_weir)?;
     let mut report = Report::new(effort);
     let wanted = |part| args.only.is_empty() || args.only.contains(&part);
+    // First: an agent that has carried load before has memory to spare, and an idle connection would seem to cost nothing.
+    if wanted(Part::Memory) {
+        memory::run(&stage, effort, &mut report)?;
+    }
     if wanted(Part::Connect) {
         connect::run(&stage, effort, &mut report)?;
     }
@@ -85,9 +89,6 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
     if wanted(Part::Journal) && !args.without_weir {
         journal::run(&stage, effort, &mut report)?;
-    }
-    if wanted(Part::Memory) {
-        memory::run(&stage, effort, &mut report)?;
     }
     report.finish()
 }

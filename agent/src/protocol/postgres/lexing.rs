@@ -73,7 +73,7 @@ pub(super) fn unsafe_option(options: &[u8]) -> Option<&'static str> {
 }
 
 /// As the server splits them: at white space, unless a backslash stands before it.
-fn split(options: &[u8]) -> Vec<Vec<u8>> {
+pub(super) fn split(options: &[u8]) -> Vec<Vec<u8>> {
     let (mut words, mut word, mut bytes) = (Vec::new(), Vec::new(), options.iter());
     while let Some(byte) = bytes.next() {
         match byte {
@@ -88,14 +88,14 @@ fn split(options: &[u8]) -> Vec<Vec<u8>> {
 }
 
 /// As the server spells true: any beginning that is not also one of false.
-fn is_true(value: &[u8]) -> bool {
+pub(super) fn is_true(value: &[u8]) -> bool {
     let value = value.to_ascii_lowercase();
     let begins = |word: &[u8]| !value.is_empty() && word.starts_with(&value);
     begins(b"true") || begins(b"yes") || value == b"on" || value == b"1"
 }
 
 /// The server compares names of encodings by their letters and digits alone.
-fn is_unsafe_encoding(value: &[u8]) -> bool {
+pub(super) fn is_unsafe_encoding(value: &[u8]) -> bool {
     let name: Vec<u8> = value.iter().filter(|byte| byte.is_ascii_alphanumeric()).map(u8::to_ascii_lowercase).collect();
     UNSAFE_ENCODINGS.contains(&name.as_slice())
 }

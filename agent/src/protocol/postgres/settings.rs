@@ -2,7 +2,10 @@
 
 use weir_wire::postgres::Startup;
 
-use super::sql::{self, Reading};
+use super::{
+    lexing::{is_true, is_unsafe_encoding, split},
+    sql::{self, Reading},
+};
 
 /// What the startup message sets.
 #[derive(Debug, Default)]
@@ -100,63 +103,6 @@ fn options(value: &[u8]) -> Result<Vec<Setting>, &'static str> {
     }
     Ok(settings)
 }
-
-fn split(value: &[u8]) -> Vec<Vec<u8>> {
-    let mut words = Vec::new();
-    let mut bytes = value.iter().copied().peekable();
-    loop {
-        while bytes.next_if(|byte| is_space(*byte)).is_some() {}
-        if bytes.peek().is_none() {
-            return words;
-        }
-        let mut word = Vec::new();
-        while let Some(byte) = bytes.next_if(|byte| !is_space(*byte)) {
-            match byte {
-                b'\\' => word.extend(bytes.next()),
-                _ => word.push(byte),
-            }
-        }
-        words.push(word);
-    }
-}
-
-/// C's isspace.
-fn is_space(byte: u8) -> bool {
-    matches!(byte, b' ' | b'\t'..=b'\r')
-}
-
-/// The spellings of true that a server takes: unique beginnings too.
-fn is_true(value: &[u8]) -> bool {
-    let value = value.to_ascii_lowercase();
-    value == b"on" || value == b"1" || (!value.is_empty() && (b"true".starts_with(&value) || b"yes".starts_with(&value)))
-}
-
-/// Servers compare the names of encodings without case and punctuation.
-fn is_unsafe_encoding(value: &[u8]) -> bool {
-    let name: Vec<u8> = value.iter().filter(|byte| byte.is_ascii_alphanumeric()).map(u8::to_ascii_lowercase).collect();
-    UNSAFE_ENCODINGS.contains(&name.as_slice())
-}
-
-/// Every name of the encodings in which a byte below 128 may be part of another character.
-const UNSAFE_ENCODINGS: &[&[u8]] = &[
-    b"big5",
-    b"gb18030",
-    b"gbk",
-    b"johab",
-    b"mskanji",
-    b"shiftjis",
-    b"shiftjis2004",
-    b"sjis",
-    b"uhc",
-    b"win932",
-    b"win936",
-    b"win949",
-    b"win950",
-    b"windows932",
-    b"windows936",
-    b"windows949",
-    b"windows950",
-];
 
 /// What drivers send with every login: formats, names and times, with which no statement means something else.
 const HARMLESS: &[&[u8]] = &[
