@@ -238,11 +238,24 @@ impl Scene {
         self.client(fixed.chain(arguments.iter().copied())).deadline(Duration::from_secs(90)).run()
     }
 
-    /// Everything in the journal.
+    /// Everything in the journal. A client sees its connection end a moment before the agent has written so: sessions that are
+    /// about to be closed are waited for.
     ///
     /// # Errors
     /// The journal cannot be read.
     pub fn journal(&self) -> Result<Vec<Entry>> {
+        let deadline = Instant::now() + CLOSE_WAIT;
+        loop {
+            let entries = self.journal_now()?;
+            let count = |kind: &str| entries.iter().filter(|entry| entry.kind() == kind).count();
+            if count("session_closed") == count("session_opened") || Instant::now() >= deadline {
+                return Ok(entries);
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn journal_now(&self) -> Result<Vec<Entry>> {
         let directory = self.places.journal.as_os_str();
         let seen = weir(["journal".as_ref(), "show".as_ref(), "--json".as_ref(), "--journal".as_ref(), directory])?;
         Entry::parse_all(&seen.require_success()?.stdout)
@@ -253,19 +266,7 @@ impl Scene {
     /// # Errors
     /// The journal cannot be read.
     pub fn journaled(&self, kind: &str) -> Result<Vec<Entry>> {
-        let of_kind = |entries: Vec<Entry>, kind: &str| entries.into_iter().filter(|entry| entry.kind() == kind).collect();
-        let mut entries = self.journal()?;
-        // A client sees its connection end a moment before the agent has written so.
-        let deadline = Instant::now() + CLOSE_WAIT;
-        while Instant::now() < deadline {
-            let count = |kind: &str| entries.iter().filter(|entry| entry.kind() == kind).count();
-            if count("session_closed") == count("session_opened") {
-                break;
-            }
-            thread::sleep(Duration::from_millis(20));
-            entries = self.journal()?;
-        }
-        Ok(of_kind(entries, kind))
+        Ok(self.journal()?.into_iter().filter(|entry| entry.kind() == kind).collect())
     }
 
     /// `weir journal verify`.
