@@ -194,7 +194,7 @@ impl Drop for AgentProcess {
 }
 
 #[test]
-#[ignore = "not a test: the process that other tests kill"]
+#[ignore = "needs the tests that start it: it is the process that they kill"]
 fn agent_process() {
     let variable = |name| std::env::var_os(name).map(std::path::PathBuf::from);
     let (Some(top), Some(inside), Some(pins)) =
